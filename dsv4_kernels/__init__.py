@@ -1,0 +1,52 @@
+"""DeepSeek-V4's prefill sparse attention and output projection as Triton-Ascend kernels.
+
+    from dsv4_kernels import prefill_sparse_attn           # the whole chain
+    from dsv4_kernels import gather_kv, qk_softmax_pv      # or its segments, in segments/
+
+Importing the package needs torch only. A segment is imported, and Triton with it, when it is first
+asked for; what is missing for the device at hand is said then (`device.MissingDependency`).
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from dsv4_kernels import device
+from dsv4_kernels.contract import ContractError
+from dsv4_kernels.device import MissingDependency
+
+if TYPE_CHECKING:
+    from dsv4_kernels.chain import prefill_sparse_attn
+    from dsv4_kernels.segments.column_bias import column_bias
+    from dsv4_kernels.segments.dequant_sum import dequant_sum
+    from dsv4_kernels.segments.gather_kv import gather_kv
+    from dsv4_kernels.segments.group_quant import group_quant
+    from dsv4_kernels.segments.inverse_rope import inverse_rope
+    from dsv4_kernels.segments.merge_norm import merge_norm
+    from dsv4_kernels.segments.proj_a import proj_a
+    from dsv4_kernels.segments.proj_b import proj_b
+    from dsv4_kernels.segments.qk_softmax_pv import qk_softmax_pv
+
+__all__ = [
+    "ContractError",
+    "MissingDependency",
+    "column_bias",
+    "dequant_sum",
+    "gather_kv",
+    "group_quant",
+    "inverse_rope",
+    "merge_norm",
+    "prefill_sparse_attn",
+    "proj_a",
+    "proj_b",
+    "qk_softmax_pv",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    device.require_triton()
+    module = "chain" if name == "prefill_sparse_attn" else f"segments.{name}"
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

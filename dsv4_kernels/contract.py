@@ -1,0 +1,105 @@
+"""Argument checks: one error type, one grammar of message, before any launch.
+
+Only metadata is read (dtype, shape, strides, device): reading a value would synchronise with the
+device. Wrong values - an index out of range, say - are dealt with inside the kernels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+
+class ContractError(ValueError):
+    """An argument broke its contract: ``<op>: `<argument>` must be <contract>, got <actual>``."""
+
+
+class Contract:
+    """The checks of one call, binding the glossary's letters to sizes as they are met.
+
+    >>> contract = Contract("proj_a")
+    >>> contract.tensor("o_packed", o_packed, "G N J", torch.bfloat16)
+    >>> contract.tensor("wo_a", wo_a, "G R J", torch.bfloat16)
+    >>> o_r = contract.output("o_r", o_r, "N G R", torch.float32)
+
+    A shape is letters, products of letters ("G*R") and literal sizes. The first tensor to name a
+    letter binds it, later ones must agree; all tensors must be contiguous and on one device.
+    """
+
+    def __init__(self, op: str, **sizes: int) -> None:
+        self.op = op
+        self.sizes = dict(sizes)
+        self._device: tuple[str, torch.device] | None = None
+
+    def __getitem__(self, letter: str) -> int:
+        return self.sizes[letter]
+
+    def require(self, holds: bool, argument: str, contract: str, actual: Any) -> None:
+        """Raise ContractError unless `holds`."""
+        if not holds:
+            raise ContractError(f"{self.op}: `{argument}` must be {contract}, got {actual}")
+
+    def integer(self, argument: str, value: Any, low: int, high: int | None = None) -> int:
+        """A Python int in [low, high]."""
+        bounds = f">= {low}" if high is None else f"in {low}..{high}"
+        fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
+        fits = fits and (high is None or value <= high)
+        self.require(fits, argument, f"an integer {bounds}", repr(value))
+        return value
+
+    def tensor(self, argument: str, value: Any, shape: str, dtype: torch.dtype) -> torch.Tensor:
+        """A contiguous tensor of `shape` and `dtype` on the device of the tensors before it."""
+        dims = shape.split()
+        contract = f"{self._words(dims)} {_name(dtype)}"
+        if not isinstance(value, torch.Tensor):
+            self.require(False, argument, contract, type(value).__name__)
+        actual = f"{list(value.shape)} {_name(value.dtype)}"
+        self.require(value.dtype == dtype and value.dim() == len(dims), argument, contract, actual)
+        for dim, size in zip(dims, value.shape, strict=True):
+            expected = self._size(dim)
+            if expected is None:
+                self.sizes[dim] = size
+            else:
+                self.require(size == expected, argument, contract, actual)
+        strides = f"strides {list(value.stride())}"
+        self.require(value.is_contiguous(), argument, f"{contract}, contiguous", strides)
+        if self._device is None:
+            self._device = (argument, value.device)
+        first, device = self._device
+        self.require(
+            value.device == device, argument, f"on {device} like `{first}`", str(value.device)
+        )
+        return value
+
+    def output(
+        self, argument: str, value: torch.Tensor | None, shape: str, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """`value` checked, or a fresh uninitialised tensor where the caller gave none."""
+        if value is not None:
+            return self.tensor(argument, value, shape, dtype)
+        assert self._device is not None, "an output comes after the first input"
+        sizes = [self._size(dim) for dim in shape.split()]
+        return torch.empty(sizes, dtype=dtype, device=self._device[1])  # type: ignore[arg-type]
+
+    def power_of_two(self, letter: str, argument: str, low: int = 1) -> None:
+        """The size bound to `letter` is a power of two >= `low`: a tile spans all of it."""
+        size = self.sizes[letter]
+        holds = size >= low and size & (size - 1) == 0
+        self.require(holds, argument, f"{letter} a power of two >= {low}", f"{letter} = {size}")
+
+    def _size(self, dim: str) -> int | None:
+        """Size of one entry of a shape; None for a letter not bound yet."""
+        sizes = [int(f) if f.isdigit() else self.sizes.get(f) for f in dim.split("*")]
+        known = [size for size in sizes if size is not None]
+        return math.prod(known) if len(known) == len(sizes) else None
+
+    def _words(self, dims: list[str]) -> str:
+        sizes = [(dim, self._size(dim)) for dim in dims]
+        words = [dim if size is None or dim.isdigit() else f"{dim}={size}" for dim, size in sizes]
+        return f"[{', '.join(words)}]"
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,153 @@
+"""The one place that knows about devices: npu, cuda and cpu.
+
+``with device.on(tensor) as target:`` makes the tensor's device and its Triton driver current, and
+`target` tells how many programs a persistent grid should have there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+Lane = Literal["cube", "vector"]
+
+# Triton's interface counts on one launch filling the machine; on a GPU the vector segments are
+# bound by memory, and a few resident programs per multiprocessor hide its latency.
+_CUDA_VECTOR_PROGRAMS_PER_SM = 8
+
+
+class MissingDependency(ImportError):
+    """Something that is not installed is needed; the message says what and how to get it."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a launch needs to know of its device."""
+
+    kind: str  # "npu" | "cuda" | "cpu"
+    name: str
+    cube_programs: int  # programs of a kernel with a dot: cube cores, multiprocessors or threads
+    vector_programs: int  # programs of a vector-only kernel
+
+    def grid(self, lane: Lane, tasks: int) -> tuple[int]:
+        """Grid of a persistent kernel over `tasks`: never more programs than cores, at least 1."""
+        cores = self.cube_programs if lane == "cube" else self.vector_programs
+        return (max(1, min(tasks, cores)),)
+
+
+@contextlib.contextmanager
+def on(tensor: torch.Tensor) -> Iterator[Target]:
+    """Launch for `tensor`: its device and its Triton driver are current inside the block.
+
+    Raises MissingDependency where the device's Triton is not installed.
+    """
+    triton = require_triton()
+    device = tensor.device
+    driver = triton.runtime.driver
+    before = driver.active
+    driver.set_active(_cpu_driver() if device.type == "cpu" else driver.default)
+    try:
+        with _guard(device):
+            yield _target(device) if device.type != "cpu" else _cpu_target()
+    finally:
+        driver.set_active(before)
+
+
+def best() -> torch.device:
+    """The best device present: npu, then cuda, then cpu."""
+    if _npu_present():
+        return torch.device("npu", torch.npu.current_device())  # type: ignore[attr-defined]
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has done all work queued so far."""
+    if device.type != "cpu":
+        getattr(torch, device.type).synchronize(device)
+
+
+def describe(device: torch.device) -> str:
+    """One line on what a number measured on `device` means."""
+    if device.type == "cpu":
+        return (
+            f"CPU, {torch.get_num_threads()} threads: the Ascend front half's code compiled for "
+            "this host; its times say nothing about an NPU"
+        )
+    return f"{_target(device).name} ({device})"
+
+
+def _guard(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if device.type == "cpu":
+        return contextlib.nullcontext()
+    return getattr(torch, device.type).device(device)
+
+
+@functools.cache
+def _target(device: torch.device) -> Target:
+    if device.type == "npu":
+        import triton
+
+        utils = triton.runtime.driver.active.utils  # type: ignore[attr-defined]
+        cores = utils.get_device_properties(device.index or 0)
+        name = torch.npu.get_device_name(device)  # type: ignore[attr-defined]
+        return Target("npu", name, cores["num_aicore"], cores["num_vectorcore"])
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        sms = properties.multi_processor_count
+        return Target("cuda", properties.name, sms, sms * _CUDA_VECTOR_PROGRAMS_PER_SM)
+    raise MissingDependency(f"no kernel runs on {device}: tensors must be on npu, cuda or cpu")
+
+
+def _cpu_target() -> Target:
+    threads = torch.get_num_threads()
+    return Target("cpu", "CPU", threads, threads)
+
+
+@functools.cache
+def _npu_present() -> bool:
+    if importlib.util.find_spec("torch_npu") is None:
+        return False
+    try:
+        importlib.import_module("torch_npu")
+    except (ImportError, OSError):  # installed, but CANN's libraries are not
+        return False
+    return torch.npu.is_available()  # type: ignore[attr-defined]
+
+
+@functools.cache
+def require_triton() -> Any:
+    """The installed Triton, whichever it is; MissingDependency where there is none."""
+    try:
+        import triton
+    except ImportError as error:
+        raise MissingDependency(
+            "no Triton is installed: pip install 'dsv4-kernels[npu]' on Ascend, "
+            "'dsv4-kernels[cuda]' on NVIDIA, 'dsv4-kernels[cpu]' on any CPU"
+        ) from error
+    return triton
+
+
+@functools.cache
+def _cpu_driver() -> Any:
+    needs = {"triton.backends.ascend": "triton-ascend", "ascendnpuir": "ascendnpu-ir"}
+    missing = [name for module, name in needs.items() if importlib.util.find_spec(module) is None]
+    missing += ["gcc"] if shutil.which("gcc") is None else []
+    if missing:
+        raise MissingDependency(
+            f"CPU tensors need {' and '.join(missing)} (the kernels run there as the code of the "
+            "Ascend compiler's front half): pip install 'dsv4-kernels[cpu]' in an environment "
+            "without upstream triton, and the system's C compiler"
+        )
+    from dsv4_kernels import cpu
+
+    return cpu.driver()
