@@ -1,0 +1,14 @@
+"""The nine boxes of the pipeline, one file each: kernel and launch function.
+
+| segment       | core     | reads                                  | writes             |
+|---------------|----------|----------------------------------------|--------------------|
+| gather_kv     | vector   | pools, tables, indices, lens           | kv                 |
+| column_bias   | vector   | tables, indices, lens                  | bias, live_slots   |
+| qk_softmax_pv | cube+vec | q, kv, bias                            | m, l, o            |
+| merge_norm    | vector   | m, l, o, live_slots, attn_sink         | o_packed, o_rope   |
+| inverse_rope  | vector   | o_rope, live_slots, freqs_cos/sin      | o_packed (rope)    |
+| proj_a        | cube     | o_packed, wo_a                         | o_r                |
+| group_quant   | vector   | o_r                                    | codes, scale       |
+| proj_b        | cube     | codes, wo_b                            | partial            |
+| dequant_sum   | vector   | partial, scale, wo_b_scale             | attn_out           |
+"""

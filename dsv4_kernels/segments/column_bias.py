@@ -1,0 +1,113 @@
+"""bias[t, k] = 0 if slot (t, k) is live, else NEG; live_slots[t] = how many of them are live.
+
+The bias is one row per token, shared by all heads: qk_softmax_pv adds it to the scores with a
+single broadcast add. live_slots lets merge_norm and inverse_rope give exact zeros for a token that
+attends to nothing, whatever bits its query or its rotation holds.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from dsv4_kernels import device
+from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots, mapped, page_shift, resolve_slot
+
+# The lowest finite fp32. NEG + score rounds to NEG, exp(NEG - m) is 0 next to any live score, and
+# an all-dead block has NEG - NEG = 0 where -inf - -inf would be NaN.
+NEG = -3.4028234663852886e38
+
+
+@triton.jit(
+    do_not_specialize=[
+        "ori_entries", "cmp_entries", "ori_pages", "cmp_pages", "num_tokens", "first_token",
+        "chunk_tokens", "window", "N", "K", "KP",
+    ]
+)  # fmt: skip
+def _column_bias_kernel(
+    ori_block_table_ptr,  # [ori_entries] int32
+    cmp_block_table_ptr,  # [cmp_entries] int32
+    cmp_sparse_indices_ptr,  # [N, K] int32
+    cmp_sparse_lens_ptr,  # [N] int32
+    bias_ptr,  # [N, KP] fp32
+    live_slots_ptr,  # [N] int32
+    ori_entries,
+    cmp_entries,
+    ori_pages,
+    cmp_pages,
+    num_tokens,
+    first_token,
+    chunk_tokens,
+    window,
+    N,
+    K,
+    KP,
+    B: tl.constexpr,
+    B_SHIFT: tl.constexpr,
+    DEAD: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    # One task: one token, BLOCK_K columns at a time.
+    for t in range(tl.program_id(0), N, tl.num_programs(0)):
+        length = tl.minimum(tl.load(cmp_sparse_lens_ptr + t), K)
+        length = tl.where(first_token + t < num_tokens, length, 0)
+        indices_ptr = cmp_sparse_indices_ptr + t.to(tl.int64) * K
+        row_ptr = bias_ptr + t.to(tl.int64) * KP
+        live_slots = 0
+        for k0 in range(0, KP, BLOCK_K):
+            k = k0 + tl.arange(0, BLOCK_K)
+            raw = tl.load(indices_ptr + k, mask=k < K, other=-1)
+            in_ring, in_overlay, in_cmp, _ = resolve_slot(
+                raw, k < length, ori_block_table_ptr, cmp_block_table_ptr, ori_entries,
+                cmp_entries, ori_pages, cmp_pages, num_tokens, chunk_tokens, window, B, B_SHIFT,
+            )  # fmt: skip
+            live = in_ring | in_overlay | in_cmp
+            tl.store(row_ptr + k, tl.where(live, 0.0, DEAD))
+            live_slots += tl.sum(live.to(tl.int32), axis=0)
+        tl.store(live_slots_ptr + t, live_slots)
+
+
+def column_bias(
+    ori_kv: torch.Tensor,  # [pages, B, C] bf16
+    ori_block_table: torch.Tensor,  # [n] int32
+    kv_overlay: torch.Tensor,  # [T, C] bf16
+    cmp_kv: torch.Tensor,  # [pages, B, C] bf16
+    cmp_block_table: torch.Tensor,  # [m] int32
+    cmp_sparse_indices: torch.Tensor,  # [N, K] int32
+    cmp_sparse_lens: torch.Tensor,  # [N] int32
+    num_tokens: int,
+    *,
+    window: int = 128,
+    first_token: int = 0,
+    bias: torch.Tensor | None = None,
+    live_slots: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Which columns of each token are live (spec segment 2).
+
+    The arguments are gather_kv's: the same slots, the same contract. The pools are not read, only
+    their sizes.
+
+    Returns (bias [N, KP] fp32 of 0 and NEG, padding columns NEG; live_slots [N] int32). Raises
+    ContractError.
+    """
+    contract = Contract("column_bias")
+    check_slots(
+        contract, ori_kv, ori_block_table, kv_overlay, cmp_kv, cmp_block_table,
+        cmp_sparse_indices, cmp_sparse_lens, num_tokens, window, first_token,
+    )  # fmt: skip
+    bias = contract.output("bias", bias, "N KP", torch.float32)
+    live_slots = contract.output("live_slots", live_slots, "N", torch.int32)
+    N, K, KP, B = (contract[letter] for letter in ("N", "K", "KP", "B"))
+    if N == 0:
+        return bias, live_slots
+    with device.on(bias) as target:
+        _column_bias_kernel[target.grid("vector", N)](
+            mapped(ori_block_table, cmp_sparse_lens), mapped(cmp_block_table, cmp_sparse_lens),
+            cmp_sparse_indices, cmp_sparse_lens, bias, live_slots,
+            contract["ori_entries"], contract["cmp_entries"], contract["ori_pages"],
+            contract["cmp_pages"], num_tokens, first_token, contract["T"], window, N, K, KP,
+            B=B, B_SHIFT=page_shift(B), DEAD=NEG, BLOCK_K=BLOCK_COLUMNS,
+        )  # fmt: skip
+    return bias, live_slots

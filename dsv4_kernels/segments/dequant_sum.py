@@ -1,0 +1,92 @@
+"""attn_out[t, d] = bf16( (sum_g fp32(partial[g, t, d]) * scale[g, t]) * wo_b_scale[d] )
+
+Groups are added in ascending order, whatever order their partials were made in; one rounding to
+bf16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from dsv4_kernels import device
+from dsv4_kernels.contract import Contract
+
+
+@dataclass(frozen=True)
+class DequantSumTiles:
+    """block_t x block_d: 8 x 512 int32 is 16 KiB and moves 2 KiB at a time; with the fp32 copy,
+    the accumulator and a doubled load it takes half of the 192 KiB unified buffer."""
+
+    block_t: int = 8
+    block_d: int = 512
+
+
+@triton.jit(do_not_specialize=["N"])
+def _dequant_sum_kernel(
+    partial_ptr,  # [G, N, D] int32
+    scale_ptr,  # [G, N] fp32
+    wo_b_scale_ptr,  # [D] fp32
+    attn_out_ptr,  # [N, D] bf16
+    N,
+    G: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+):
+    # One task: a (BLOCK_T, BLOCK_D) tile of the output, over all groups.
+    D_TILES: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    t = tl.arange(0, BLOCK_T)
+    for task in range(tl.program_id(0), tl.cdiv(N, BLOCK_T) * D_TILES, tl.num_programs(0)):
+        t0 = (task // D_TILES * BLOCK_T).to(tl.int64)
+        d = task % D_TILES * BLOCK_D + tl.arange(0, BLOCK_D)
+        in_tokens = t0 + t < N
+        mask = in_tokens[:, None] & (d < D)[None, :]
+
+        acc = tl.zeros((BLOCK_T, BLOCK_D), tl.float32)
+        for g in range(G):
+            row = t0 + tl.cast(g, tl.int64) * N
+            tile_ptr = partial_ptr + row * D + t[:, None] * D
+            partial = tl.load(tile_ptr + d[None, :], mask=mask, other=0)
+            scale = tl.load(scale_ptr + row + t, mask=in_tokens, other=0.0)
+            acc += partial.to(tl.float32) * scale[:, None]
+
+        wo_b_scale = tl.load(wo_b_scale_ptr + d, mask=d < D, other=0.0)
+        out = (acc * wo_b_scale[None, :]).to(tl.bfloat16)
+        tl.store(attn_out_ptr + t0 * D + t[:, None] * D + d[None, :], out, mask=mask)
+
+
+def dequant_sum(
+    partial: torch.Tensor,  # [G, N, D] int32
+    scale: torch.Tensor,  # [G, N] fp32
+    wo_b_scale: torch.Tensor,  # [D] fp32
+    *,
+    attn_out: torch.Tensor | None = None,
+    tiles: DequantSumTiles = DequantSumTiles(),
+) -> torch.Tensor:
+    """Sum the groups' partials under their scales (spec segment 9).
+
+    Args:
+        scale: activation scale per group and token, as group_quant writes it.
+        wo_b_scale: weight scale per output channel.
+
+    Returns attn_out [N, D] bf16. Raises ContractError.
+    """
+    contract = Contract("dequant_sum")
+    contract.tensor("partial", partial, "G N D", torch.int32)
+    contract.tensor("scale", scale, "G N", torch.float32)
+    contract.tensor("wo_b_scale", wo_b_scale, "D", torch.float32)
+    attn_out = contract.output("attn_out", attn_out, "N D", torch.bfloat16)
+    N, G, D = (contract[letter] for letter in ("N", "G", "D"))
+    if attn_out.numel() == 0:
+        return attn_out
+    with device.on(attn_out) as target:
+        tasks = triton.cdiv(N, tiles.block_t) * triton.cdiv(D, tiles.block_d)
+        _dequant_sum_kernel[target.grid("vector", tasks)](
+            partial, scale, wo_b_scale, attn_out, N, G=G, D=D,
+            BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d,
+        )  # fmt: skip
+    return attn_out

@@ -1,0 +1,103 @@
+"""INT8 activations, one scale per (token, group): no barrier between groups.
+
+    amax[g, t] = max(1e-4, max_r |o_r[t, g, r]|),  q = 127 / amax
+    codes[t, g, r] = RNE(o_r[t, g, r] * q),  scale[g, t] = 1 / q
+
+Two passes over a row, because a whole row's cast to int8 does not fit the unified buffer; the
+second pass reads L2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from dsv4_kernels import device
+from dsv4_kernels.contract import Contract
+
+AMAX_FLOOR = 1e-4  # DeepSeek-V4's act_quant: keeps 127 / amax finite for a row of zeros
+INT8_MAX = 127.0
+# 1.5 * 2**23: adding and taking away rounds |x| < 2**22 to an integer, ties to even, in two vector
+# adds; the cast to int8 truncates, and `rint` becomes a scalar loop on Ascend.
+ROUND_MAGIC = 12582912.0
+
+
+@dataclass(frozen=True)
+class GroupQuantTiles:
+    """block_t x block_r: 8 x 256 fp32 is 8 KiB and moves 1 KiB at a time; the int8 cast reserves
+    large aligned buffers, with which 8 x 512 overflows the unified buffer."""
+
+    block_t: int = 8
+    block_r: int = 256
+
+
+@triton.jit(do_not_specialize=["N"])
+def _group_quant_kernel(
+    o_r_ptr,  # [N, G, R] fp32
+    codes_ptr,  # [N, G, R] int8
+    scale_ptr,  # [G, N] fp32
+    N,
+    G: tl.constexpr,
+    R: tl.constexpr,
+    FLOOR: tl.constexpr,
+    MAX_CODE: tl.constexpr,
+    MAGIC: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    # One task: BLOCK_T tokens of one group.
+    t = tl.arange(0, BLOCK_T)
+    r = tl.arange(0, BLOCK_R)
+    for task in range(tl.program_id(0), tl.cdiv(N, BLOCK_T) * G, tl.num_programs(0)):
+        g = task % G
+        t0 = task // G * BLOCK_T
+        in_tokens = t0 + t < N
+        tile = (t0.to(tl.int64) * G + g) * R + t[:, None] * (G * R)
+
+        amax = tl.full((BLOCK_T,), FLOOR, tl.float32)
+        not_finite = tl.zeros((BLOCK_T,), tl.float32)  # 0, or NaN once a NaN or Inf was met
+        for r0 in range(0, R, BLOCK_R):
+            mask = in_tokens[:, None] & (r0 + r < R)[None, :]
+            x = tl.load(o_r_ptr + tile + (r0 + r)[None, :], mask=mask, other=0.0)
+            amax = tl.maximum(amax, tl.max(tl.abs(x), axis=1))
+            not_finite += tl.sum(x * 0.0, axis=1)
+        q = MAX_CODE / (amax + not_finite)
+        tl.store(scale_ptr + g.to(tl.int64) * N + t0 + t, 1.0 / q, mask=in_tokens)
+
+        for r0 in range(0, R, BLOCK_R):
+            mask = in_tokens[:, None] & (r0 + r < R)[None, :]
+            x = tl.load(o_r_ptr + tile + (r0 + r)[None, :], mask=mask, other=0.0)
+            rounded = (x * q[:, None] + MAGIC) - MAGIC
+            tl.store(codes_ptr + tile + (r0 + r)[None, :], rounded.to(tl.int8), mask=mask)
+
+
+def group_quant(
+    o_r: torch.Tensor,  # [N, G, R] fp32
+    *,
+    codes: torch.Tensor | None = None,
+    scale: torch.Tensor | None = None,
+    tiles: GroupQuantTiles = GroupQuantTiles(),
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Symmetric INT8 quantisation per token and group (spec segment 7).
+
+    Returns (codes [N, G, R] int8 in [-127, 127], scale [G, N] fp32). Where a (token, group) holds a
+    NaN or Inf its scale is NaN, so that INT8 does not hide it, and its codes are unspecified.
+    Raises ContractError.
+    """
+    contract = Contract("group_quant")
+    contract.tensor("o_r", o_r, "N G R", torch.float32)
+    codes = contract.output("codes", codes, "N G R", torch.int8)
+    scale = contract.output("scale", scale, "G N", torch.float32)
+    N, G, R = (contract[letter] for letter in ("N", "G", "R"))
+    if scale.numel() == 0:
+        return codes, scale
+    with device.on(o_r) as target:
+        _group_quant_kernel[target.grid("vector", triton.cdiv(N, tiles.block_t) * G)](
+            o_r, codes, scale, N, G=G, R=R,
+            FLOOR=AMAX_FLOOR, MAX_CODE=INT8_MAX, MAGIC=ROUND_MAGIC,
+            BLOCK_T=tiles.block_t, BLOCK_R=tiles.block_r,
+        )  # fmt: skip
+    return codes, scale

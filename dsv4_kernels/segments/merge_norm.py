@@ -1,0 +1,139 @@
+"""Joins the blocks of qk_softmax_pv and normalises, with the sink in the denominator only.
+
+    m' = max(m, mb),  a = exp(m - m'),  b = exp(mb - m'),  l = a*l + b*lb,  o = a*o + b*ob
+    n[t, h, :] = o / (l + exp(sink[h] - m))
+
+Blocks are taken in ascending order, so the bits do not depend on the schedule. The nope columns of
+n go to o_packed[g, t, (h mod H/G)*C + c], g = h div (H/G), where proj_a reads them; the rope
+columns stay fp32 for inverse_rope, which rounds once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from dsv4_kernels import device
+from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.column_bias import NEG
+
+
+@dataclass(frozen=True)
+class MergeNormTiles:
+    """block_h: heads per task, all of one group. 8 x 512 fp32 is 16 KiB; accumulator, doubled load
+    and the intermediates of one step are about eight such tiles, of 192 KiB."""
+
+    block_h: int = 8
+
+
+@triton.jit(do_not_specialize=["N", "NB"])
+def _merge_norm_kernel(
+    m_ptr,  # [N, NB, H] fp32
+    l_ptr,  # [N, NB, H] fp32
+    o_ptr,  # [N, NB, H, C] fp32
+    live_slots_ptr,  # [N] int32
+    attn_sink_ptr,  # [H] fp32
+    o_packed_ptr,  # [G, N, J] bf16
+    o_rope_ptr,  # [N, H, P] fp32
+    N,
+    NB,
+    H: tl.constexpr,
+    G: tl.constexpr,
+    C: tl.constexpr,
+    P: tl.constexpr,
+    LOWEST: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+):
+    # One task: (token, group, BLOCK_H heads of the group).
+    HG: tl.constexpr = H // G
+    HEAD_TILES: tl.constexpr = (HG + BLOCK_H - 1) // BLOCK_H
+    c = tl.arange(0, C)
+    for task in range(tl.program_id(0), N * G * HEAD_TILES, tl.num_programs(0)):
+        token_group = task // HEAD_TILES
+        t = (token_group // G).to(tl.int64)
+        g = token_group % G
+        h_local = task % HEAD_TILES * BLOCK_H + tl.arange(0, BLOCK_H)
+        in_group = h_local < HG
+        h = g * HG + h_local
+
+        m = tl.full((BLOCK_H,), LOWEST, tl.float32)
+        l = tl.zeros((BLOCK_H,), tl.float32)
+        o = tl.zeros((BLOCK_H, C), tl.float32)
+        for b in range(NB):
+            block = t * NB + b
+            m_block = tl.load(m_ptr + block * H + h, mask=in_group, other=0.0)
+            l_block = tl.load(l_ptr + block * H + h, mask=in_group, other=0.0)
+            o_rows_ptr = o_ptr + block * H * C + h[:, None] * C
+            o_block = tl.load(o_rows_ptr + c[None, :], mask=in_group[:, None], other=0.0)
+            m_new = tl.maximum(m, m_block)
+            old = tl.exp(m - m_new)
+            new = tl.exp(m_block - m_new)
+            l = old * l + new * l_block
+            o = old[:, None] * o + new[:, None] * o_block
+            m = m_new
+
+        sink = tl.load(attn_sink_ptr + h, mask=in_group, other=0.0)
+        denominator = l + tl.exp(sink - m)
+        alive = tl.load(live_slots_ptr + t) > 0
+        n = tl.where(alive, o / denominator[:, None], 0.0)
+
+        packed_rows_ptr = o_packed_ptr + (g.to(tl.int64) * N + t) * HG * C + h_local[:, None] * C
+        nope = in_group[:, None] & (c < C - P)[None, :]
+        tl.store(packed_rows_ptr + c[None, :], n.to(tl.bfloat16), mask=nope)
+        rope = in_group[:, None] & (c >= C - P)[None, :]
+        rope_rows_ptr = o_rope_ptr + t * H * P + h[:, None] * P
+        tl.store(rope_rows_ptr + (c - (C - P))[None, :], n, mask=rope)
+
+
+def merge_norm(
+    m: torch.Tensor,  # [N, NB, H] fp32
+    l: torch.Tensor,  # [N, NB, H] fp32
+    o: torch.Tensor,  # [N, NB, H, C] fp32
+    live_slots: torch.Tensor,  # [N] int32
+    attn_sink: torch.Tensor,  # [H] fp32
+    *,
+    groups: int,
+    rope_dim: int,
+    o_packed: torch.Tensor | None = None,
+    o_rope: torch.Tensor | None = None,
+    tiles: MergeNormTiles = MergeNormTiles(),
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Online-softmax merge over blocks, then the sink (spec segment 4).
+
+    Args:
+        m, l, o: as qk_softmax_pv writes them.
+        live_slots: a token with none gets exact zeros, whatever m, l and o hold.
+        attn_sink: unscaled logit per head; -inf is plain softmax, +inf gives zeros.
+        groups: G, a divisor of H.
+        rope_dim: P, a power of two below C.
+
+    Returns (o_packed [G, N, J] bf16 without its rope columns, which inverse_rope writes;
+    o_rope [N, H, P] fp32). Raises ContractError.
+    """
+    contract = Contract("merge_norm")
+    contract.tensor("m", m, "N NB H", torch.float32)
+    contract.tensor("l", l, "N NB H", torch.float32)
+    contract.tensor("o", o, "N NB H C", torch.float32)
+    contract.tensor("live_slots", live_slots, "N", torch.int32)
+    contract.tensor("attn_sink", attn_sink, "H", torch.float32)
+    N, NB, H, C = (contract[letter] for letter in ("N", "NB", "H", "C"))
+    contract.power_of_two("C", "o")
+    contract.integer("groups", groups, 1)
+    contract.require(H % groups == 0, "groups", f"a divisor of H={H}", str(groups))
+    contract.integer("rope_dim", rope_dim, 2, C)
+    contract.sizes.update(G=groups, P=rope_dim, J=H // groups * C)
+    contract.power_of_two("P", "rope_dim")
+    o_packed = contract.output("o_packed", o_packed, "G N J", torch.bfloat16)
+    o_rope = contract.output("o_rope", o_rope, "N H P", torch.float32)
+    if o_packed.numel() == 0:
+        return o_packed, o_rope
+    with device.on(o) as target:
+        grid = target.grid("vector", N * groups * triton.cdiv(H // groups, tiles.block_h))
+        _merge_norm_kernel[grid](
+            m, l, o, live_slots, attn_sink, o_packed, o_rope, N, NB,
+            H=H, G=groups, C=C, P=rope_dim, LOWEST=NEG, BLOCK_H=tiles.block_h,
+        )  # fmt: skip
+    return o_packed, o_rope

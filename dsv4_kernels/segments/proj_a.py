@@ -1,0 +1,100 @@
+"""o_r[t, g, r] = sum_j o_packed[g, t, j] * wo_a[g, r, j]     bf16 x bf16 -> fp32, not rounded
+
+A pure cube kernel: `tl.dot(a, tl.trans(w))` folds the transpose into the matmul, and nothing
+touches the accumulator before its store. Products are summed in ascending j whatever the tile, so
+the result is the same bits for every a_k_tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from dsv4_kernels import device
+from dsv4_kernels.contract import Contract
+
+
+@dataclass(frozen=True)
+class ProjATiles:
+    """block_t x block_r: 128 x 128 fp32 is 64 KiB, so that two tasks share L0C (128 KiB).
+    a_k_tile: 256 bf16 are 512 B, one L2 line of the 910B/C; 128 uses half of each line and 512
+    gains nothing (the seed's device sweep, read as the mean of 64 tasks: 29.06 / 26.99 / 29.05 us
+    for 128 / 256 / 512). Both operands are then 64 KiB, 256 KiB of 512 KiB L1 when doubled."""
+
+    block_t: int = 128
+    block_r: int = 128
+    a_k_tile: int = 256
+
+
+@triton.jit(do_not_specialize=["N"])
+def _proj_a_kernel(
+    o_packed_ptr,  # [G, N, J] bf16
+    wo_a_ptr,  # [G, R, J] bf16
+    o_r_ptr,  # [N, G, R] fp32
+    N,
+    G: tl.constexpr,
+    R: tl.constexpr,
+    J: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    A_K_TILE: tl.constexpr,
+):
+    # One task: a (BLOCK_T, BLOCK_R) tile of one group; token tiles vary fastest and share weights.
+    R_TILES: tl.constexpr = (R + BLOCK_R - 1) // BLOCK_R
+    token_tiles = tl.cdiv(N, BLOCK_T)
+    t = tl.arange(0, BLOCK_T)
+    j = tl.arange(0, A_K_TILE)
+    for task in range(tl.program_id(0), G * R_TILES * token_tiles, tl.num_programs(0)):
+        g = (task // (R_TILES * token_tiles)).to(tl.int64)
+        t0 = task % token_tiles * BLOCK_T
+        r = task // token_tiles % R_TILES * BLOCK_R + tl.arange(0, BLOCK_R)
+        in_tokens = (t0 + t < N)[:, None]
+        in_rank = r < R
+        a_ptr = o_packed_ptr + (g * N + t0) * J + t[:, None] * J
+        w_ptr = wo_a_ptr + g * R * J + r[:, None] * J
+
+        acc = tl.zeros((BLOCK_T, BLOCK_R), tl.float32)
+        for j0 in range(0, J, A_K_TILE):
+            a_mask = in_tokens
+            w_mask = in_rank[:, None]
+            if J % A_K_TILE != 0:
+                a_mask = a_mask & (j0 + j < J)[None, :]
+                w_mask = w_mask & (j0 + j < J)[None, :]
+            a = tl.load(a_ptr + (j0 + j)[None, :], mask=a_mask, other=0.0)
+            w = tl.load(w_ptr + (j0 + j)[None, :], mask=w_mask, other=0.0)
+            acc = tl.dot(a, tl.trans(w), acc)
+
+        tile_ptr = o_r_ptr + (t0.to(tl.int64) * G + g) * R + t[:, None] * (G * R)
+        tl.store(tile_ptr + r[None, :], acc, mask=in_tokens & in_rank[None, :])
+
+
+def proj_a(
+    o_packed: torch.Tensor,  # [G, N, J] bf16
+    wo_a: torch.Tensor,  # [G, R, J] bf16
+    *,
+    o_r: torch.Tensor | None = None,
+    tiles: ProjATiles = ProjATiles(),
+) -> torch.Tensor:
+    """First half of the grouped low-rank output projection (spec segment 6).
+
+    Returns o_r [N, G, R] fp32. Raises ContractError.
+    """
+    contract = Contract("proj_a")
+    contract.tensor("o_packed", o_packed, "G N J", torch.bfloat16)
+    contract.tensor("wo_a", wo_a, "G R J", torch.bfloat16)
+    o_r = contract.output("o_r", o_r, "N G R", torch.float32)
+    N, G, R, J = (contract[letter] for letter in ("N", "G", "R", "J"))
+    # The accumulator of a loop that never runs is not zero on Ascend.
+    contract.require(J >= 1, "o_packed", "[G, N, J] with J >= 1", "J = 0")
+    if o_r.numel() == 0:
+        return o_r
+    with device.on(o_r) as target:
+        tasks = G * triton.cdiv(R, tiles.block_r) * triton.cdiv(N, tiles.block_t)
+        _proj_a_kernel[target.grid("cube", tasks)](
+            o_packed, wo_a, o_r, N, G=G, R=R, J=J,
+            BLOCK_T=tiles.block_t, BLOCK_R=tiles.block_r, A_K_TILE=tiles.a_k_tile,
+        )  # fmt: skip
+    return o_r

@@ -1,0 +1,100 @@
+"""partial[g, t, d] = sum_r codes[t, g, r] * wo_b[d, g*R + r]     int8 x int8 -> int32, exact
+
+A pure cube kernel. Groups are not summed here: each has its own activation scale, so a sum would
+put vector work behind every accumulator; dequant_sum does it once, over all groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from dsv4_kernels import device
+from dsv4_kernels.contract import Contract
+
+# |partial| <= 127 * 127 * R must stay below 2**31. (Up to R = 1040 it stays below 2**24, and its
+# fp32 value in dequant_sum is exact as well.)
+MAX_RANK = (2**31 - 1) // (127 * 127)
+
+
+@dataclass(frozen=True)
+class ProjBTiles:
+    """block_t x block_d: 128 x 128 int32 is 64 KiB, so that two tasks share L0C (128 KiB).
+    b_k_tile: 512 int8 are 512 B, one L2 line; both operands are 64 KiB as in proj_a."""
+
+    block_t: int = 128
+    block_d: int = 128
+    b_k_tile: int = 512
+
+
+@triton.jit(do_not_specialize=["N"])
+def _proj_b_kernel(
+    codes_ptr,  # [N, G, R] int8
+    wo_b_ptr,  # [D, G*R] int8
+    partial_ptr,  # [G, N, D] int32
+    N,
+    G: tl.constexpr,
+    R: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    B_K_TILE: tl.constexpr,
+):
+    # One task: a (BLOCK_T, BLOCK_D) tile of one group; token tiles vary fastest and share weights.
+    D_TILES: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    token_tiles = tl.cdiv(N, BLOCK_T)
+    t = tl.arange(0, BLOCK_T)
+    r = tl.arange(0, B_K_TILE)
+    for task in range(tl.program_id(0), G * D_TILES * token_tiles, tl.num_programs(0)):
+        g = (task // (D_TILES * token_tiles)).to(tl.int64)
+        t0 = task % token_tiles * BLOCK_T
+        d = task // token_tiles % D_TILES * BLOCK_D + tl.arange(0, BLOCK_D)
+        in_tokens = (t0 + t < N)[:, None]
+        in_hidden = d < D
+        a_ptr = codes_ptr + (t0.to(tl.int64) * G + g) * R + t[:, None] * (G * R)
+        w_ptr = wo_b_ptr + g * R + d.to(tl.int64)[:, None] * (G * R)
+
+        acc = tl.zeros((BLOCK_T, BLOCK_D), tl.int32)
+        for r0 in range(0, R, B_K_TILE):
+            a_mask = in_tokens
+            w_mask = in_hidden[:, None]
+            if R % B_K_TILE != 0:
+                a_mask = a_mask & (r0 + r < R)[None, :]
+                w_mask = w_mask & (r0 + r < R)[None, :]
+            a = tl.load(a_ptr + (r0 + r)[None, :], mask=a_mask, other=0)
+            w = tl.load(w_ptr + (r0 + r)[None, :], mask=w_mask, other=0)
+            acc = tl.dot(a, tl.trans(w), acc)
+
+        tile_ptr = partial_ptr + (g * N + t0) * D + t[:, None] * D
+        tl.store(tile_ptr + d[None, :], acc, mask=in_tokens & in_hidden[None, :])
+
+
+def proj_b(
+    codes: torch.Tensor,  # [N, G, R] int8
+    wo_b: torch.Tensor,  # [D, G*R] int8
+    *,
+    partial: torch.Tensor | None = None,
+    tiles: ProjBTiles = ProjBTiles(),
+) -> torch.Tensor:
+    """Second half of the output projection, one INT32 partial per group (spec segment 8).
+
+    Returns partial [G, N, D] int32. Raises ContractError.
+    """
+    contract = Contract("proj_b")
+    contract.tensor("codes", codes, "N G R", torch.int8)
+    contract.tensor("wo_b", wo_b, "D G*R", torch.int8)
+    partial = contract.output("partial", partial, "G N D", torch.int32)
+    N, G, R, D = (contract[letter] for letter in ("N", "G", "R", "D"))
+    contract.require(1 <= R <= MAX_RANK, "codes", f"[N, G, R] with R in 1..{MAX_RANK}", f"R = {R}")
+    if partial.numel() == 0:
+        return partial
+    with device.on(partial) as target:
+        tasks = G * triton.cdiv(D, tiles.block_d) * triton.cdiv(N, tiles.block_t)
+        _proj_b_kernel[target.grid("cube", tasks)](
+            codes, wo_b, partial, N, G=G, R=R, D=D,
+            BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d, B_K_TILE=tiles.b_k_tile,
+        )  # fmt: skip
+    return partial

@@ -1,0 +1,119 @@
+"""Attention of one token to one block of 128 columns, all heads sharing one K = V row (MQA).
+
+    S[h, k] = (sum_c q[t, h, c] * kv[t, k, c]) * scale + bias[t, k]
+    m[h] = max_k S,  P = exp(S - m),  l[h] = sum_k P  (from fp32 P),  o[h, :] = bf16(P) . kv
+
+Blocks are independent and merge_norm joins them: an online softmax inside this kernel would not
+save the traffic of o on A2/A3, where the rescale sits on the vector core and every block's P.V
+crosses L0C -> GM -> UB anyway.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from dsv4_kernels import device
+from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS
+
+
+@dataclass(frozen=True)
+class QkSoftmaxPvTiles:
+    """block_h: heads per task. 32 x 512 fp32 of o is 64 KiB, half of L0C, so that two tasks
+    overlap; 64 would fill it. A KV tile is then read H / 32 times, from L2 after the first."""
+
+    block_h: int = 32
+
+
+@triton.jit(do_not_specialize=["softmax_scale", "N", "NB"])
+def _qk_softmax_pv_kernel(
+    q_ptr,  # [N, H, C] bf16
+    kv_ptr,  # [N, KP, C] bf16
+    bias_ptr,  # [N, KP] fp32
+    m_ptr,  # [N, NB, H] fp32
+    l_ptr,  # [N, NB, H] fp32
+    o_ptr,  # [N, NB, H, C] fp32
+    softmax_scale,
+    N,
+    NB,
+    H: tl.constexpr,
+    C: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    # One task: (token, block, BLOCK_H heads); the heads of a block are neighbours, for L2's sake.
+    HEAD_TILES: tl.constexpr = (H + BLOCK_H - 1) // BLOCK_H
+    c = tl.arange(0, C)
+    k = tl.arange(0, BLOCK_K)
+    for task in range(tl.program_id(0), N * NB * HEAD_TILES, tl.num_programs(0)):
+        token_block = task // HEAD_TILES
+        t = (token_block // NB).to(tl.int64)
+        h = task % HEAD_TILES * BLOCK_H + tl.arange(0, BLOCK_H)
+        in_heads = h < H
+        block = token_block.to(tl.int64)  # row of [N * NB, ...]
+
+        q = tl.load(
+            q_ptr + t * H * C + h[:, None] * C + c[None, :], mask=in_heads[:, None], other=0.0
+        )
+        kv = tl.load(kv_ptr + block * BLOCK_K * C + k[:, None] * C + c[None, :])
+        bias = tl.load(bias_ptr + block * BLOCK_K + k)
+
+        scores = tl.dot(q, tl.trans(kv)) * softmax_scale + bias[None, :]
+        m = tl.max(scores, axis=1)
+        p = tl.exp(scores - m[:, None])
+        l = tl.sum(p, axis=1)
+        o = tl.dot(p.to(tl.bfloat16), kv)
+
+        heads = block * H + h
+        tl.store(m_ptr + heads, m, mask=in_heads)
+        tl.store(l_ptr + heads, l, mask=in_heads)
+        o_rows_ptr = o_ptr + block * H * C + h[:, None] * C
+        tl.store(o_rows_ptr + c[None, :], o, mask=in_heads[:, None])
+
+
+def qk_softmax_pv(
+    q: torch.Tensor,  # [N, H, C] bf16
+    kv: torch.Tensor,  # [N, KP, C] bf16
+    bias: torch.Tensor,  # [N, KP] fp32
+    *,
+    softmax_scale: float | None = None,
+    m: torch.Tensor | None = None,
+    l: torch.Tensor | None = None,
+    o: torch.Tensor | None = None,
+    tiles: QkSoftmaxPvTiles = QkSoftmaxPvTiles(),
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Scores, softmax and P.V of every block of 128 columns (spec segment 3).
+
+    Args:
+        kv, bias: as gather_kv and column_bias write them; KP is a multiple of 128, NB = KP / 128.
+        softmax_scale: factor on the scores; default C**-0.5.
+
+    Returns (m [N, NB, H], l [N, NB, H], o [N, NB, H, C]), fp32: row maximum, row sum and
+    unnormalised output per block. Raises ContractError.
+    """
+    contract = Contract("qk_softmax_pv")
+    contract.tensor("q", q, "N H C", torch.bfloat16)
+    contract.tensor("kv", kv, "N KP C", torch.bfloat16)
+    contract.tensor("bias", bias, "N KP", torch.float32)
+    KP = contract["KP"]
+    contract.require(KP % BLOCK_COLUMNS == 0, "kv", "KP a multiple of 128", f"KP = {KP}")
+    contract.power_of_two("C", "q", low=16)  # the cube multiplies fractals of 16
+    contract.sizes["NB"] = NB = KP // BLOCK_COLUMNS
+    m = contract.output("m", m, "N NB H", torch.float32)
+    l = contract.output("l", l, "N NB H", torch.float32)
+    o = contract.output("o", o, "N NB H C", torch.float32)
+    N, H, C = (contract[letter] for letter in ("N", "H", "C"))
+    if o.numel() == 0:
+        return m, l, o
+    scale = C**-0.5 if softmax_scale is None else softmax_scale
+    with device.on(q) as target:
+        grid = target.grid("cube", N * NB * triton.cdiv(H, tiles.block_h))
+        _qk_softmax_pv_kernel[grid](
+            q, kv, bias, m, l, o, scale, N, NB,
+            H=H, C=C, BLOCK_H=tiles.block_h, BLOCK_K=BLOCK_COLUMNS,
+        )  # fmt: skip
+    return m, l, o

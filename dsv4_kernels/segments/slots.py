@@ -1,0 +1,131 @@
+"""The one definition of a live slot, used by gather_kv and column_bias alike.
+
+    raw < 0                       unused
+    raw in [0, window)            row `raw` of the window ring, through ori_block_table
+    raw in [window, window + T)   row `raw - window` of kv_overlay
+    raw >= window + T             compressed slot `raw - window - T`, through cmp_block_table
+
+A slot is live iff its token is < num_tokens, its column is below the token's length, raw >= 0, an
+overlay row is < num_tokens, a logical page lies in its block table and the physical one in its
+pool.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+from dsv4_kernels.contract import Contract
+
+# Columns that qk_softmax_pv takes at a time, and the multiple that K is padded to: a 128 x 512 bf16
+# tile of KV is 128 KiB, which fits the 512 KiB L1 of an Ascend cube core twice (double buffering).
+BLOCK_COLUMNS = 128
+
+
+@triton.jit
+def _page(slot, B: tl.constexpr, B_SHIFT: tl.constexpr):
+    # Ascend divides int32 vectors in fp32, exact below 2**24 only (check_slots holds B to that);
+    # for a power of two a shift is exact everywhere, and one instruction.
+    if B_SHIFT >= 0:
+        return slot >> B_SHIFT
+    else:
+        return slot // B
+
+
+@triton.jit
+def resolve_slot(
+    raw,  # int32 scalar or tensor: entry of cmp_sparse_indices
+    usable,  # bool, like raw: the token is < num_tokens and the column below its length
+    ori_block_table_ptr,  # [ori_entries] int32
+    cmp_block_table_ptr,  # [cmp_entries] int32
+    ori_entries,
+    cmp_entries,
+    ori_pages,
+    cmp_pages,
+    num_tokens,
+    chunk_tokens,  # T
+    window,
+    B: tl.constexpr,
+    B_SHIFT: tl.constexpr,  # log2(B), or -1 where B is not a power of two
+):
+    """(in_ring, in_overlay, in_cmp, row): which pool, and the row there.
+
+    At most one of the three flags is true, none for a dead slot. `row` lies inside the pool
+    whenever a flag is true and means nothing otherwise.
+    """
+    usable = usable & (raw >= 0)
+    overlay_row = raw - window
+    slot = overlay_row - chunk_tokens
+
+    # Both tables are read at clamped places: masked lanes of a load still touch memory on Ascend.
+    ring_page = _page(raw, B, B_SHIFT)
+    cmp_page = _page(slot, B, B_SHIFT)
+    ring_entry = tl.maximum(tl.minimum(ring_page, ori_entries - 1), 0)
+    cmp_entry = tl.maximum(tl.minimum(cmp_page, cmp_entries - 1), 0)
+    ring_physical = tl.load(ori_block_table_ptr + ring_entry)
+    cmp_physical = tl.load(cmp_block_table_ptr + cmp_entry)
+
+    in_ring = usable & (overlay_row < 0) & (ring_page < ori_entries)
+    in_ring = in_ring & (ring_physical >= 0) & (ring_physical < ori_pages)
+    in_overlay = usable & (overlay_row >= 0) & (slot < 0) & (overlay_row < num_tokens)
+    in_cmp = usable & (slot >= 0) & (cmp_page < cmp_entries)
+    in_cmp = in_cmp & (cmp_physical >= 0) & (cmp_physical < cmp_pages)
+
+    ring_row = ring_physical * B + (raw - ring_page * B)
+    cmp_row = cmp_physical * B + (slot - cmp_page * B)
+    row = tl.where(in_ring, ring_row, tl.where(in_cmp, cmp_row, overlay_row))
+    return in_ring, in_overlay, in_cmp, row
+
+
+def check_slots(
+    contract: Contract,
+    ori_kv: torch.Tensor,
+    ori_block_table: torch.Tensor,
+    kv_overlay: torch.Tensor,
+    cmp_kv: torch.Tensor,
+    cmp_block_table: torch.Tensor,
+    cmp_sparse_indices: torch.Tensor,
+    cmp_sparse_lens: torch.Tensor,
+    num_tokens: int,
+    window: int,
+    first_token: int,
+    rows: str = "N",
+) -> None:
+    """Check what gather_kv and column_bias share; binds K, KP, T, B, C, `rows` and page counts."""
+    contract.tensor("cmp_sparse_indices", cmp_sparse_indices, f"{rows} K", torch.int32)
+    contract.tensor("cmp_sparse_lens", cmp_sparse_lens, rows, torch.int32)
+    contract.tensor("kv_overlay", kv_overlay, "T C", torch.bfloat16)
+    contract.tensor("ori_kv", ori_kv, "ori_pages B C", torch.bfloat16)
+    contract.tensor("ori_block_table", ori_block_table, "ori_entries", torch.int32)
+    contract.tensor("cmp_kv", cmp_kv, "cmp_pages B C", torch.bfloat16)
+    contract.tensor("cmp_block_table", cmp_block_table, "cmp_entries", torch.int32)
+    contract.integer("num_tokens", num_tokens, 0, contract["T"])
+    contract.integer("window", window, 0, 2**30 - 1)
+    contract.integer("first_token", first_token, 0, contract["T"] - contract[rows])
+    contract.require(contract["K"] >= 1, "cmp_sparse_indices", f"[{rows}, K] with K >= 1", "K = 0")
+    B = contract["B"]
+    pool_rows = B * max(contract["ori_pages"], contract["cmp_pages"])
+    contract.require(pool_rows < 2**31, "cmp_kv", "a pool of < 2**31 rows", f"{pool_rows} rows")
+    slots = B * max(contract["ori_entries"], contract["cmp_entries"])
+    contract.require(
+        page_shift(B) >= 0 or slots <= 2**24,
+        "cmp_block_table",
+        "at most 2**24 slots for a page size that is not a power of two",
+        f"{contract['cmp_entries']} pages of B={B}",
+    )
+    contract.sizes["KP"] = -(-contract["K"] // BLOCK_COLUMNS) * BLOCK_COLUMNS
+
+
+def page_shift(B: int) -> int:
+    """log2 of the page size, or -1 where it is not a power of two."""
+    return B.bit_length() - 1 if B > 0 and B & (B - 1) == 0 else -1
+
+
+def mapped(tensor: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
+    """`tensor`, or where it is empty another one of its dtype.
+
+    Every slot behind an empty table or pool is dead, but the clamped address that its lanes read
+    must exist.
+    """
+    return tensor if tensor.numel() else stand_in
