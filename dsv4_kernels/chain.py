@@ -8,6 +8,7 @@ import torch
 
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.pipeline import PIPELINE, WORKSPACE, Buffers, Node, run
+from dsv4_kernels.segments.proj_b import MAX_RANK
 from dsv4_kernels.segments.slots import check_slots
 
 Executor = Callable[[Sequence[Node], Buffers], None]
@@ -113,6 +114,7 @@ def _without_head_dim(pool: torch.Tensor) -> torch.Tensor:
 def _check_heads(contract: Contract) -> None:
     """What H, C, G, J and P must be to each other, and what the segments' tiles ask of them."""
     H, C, G, J, P = (contract[letter] for letter in ("H", "C", "G", "J", "P"))
+    contract.require(H >= 1, "q", "[T, H, C] with H >= 1", "H = 0")
     contract.power_of_two("C", "q", low=16)
     contract.require(
         G >= 1 and H % G == 0 and H * C == G * J,
@@ -122,4 +124,5 @@ def _check_heads(contract: Contract) -> None:
     )
     contract.power_of_two("P", "freqs_cos", low=2)
     contract.require(P <= C, "freqs_cos", f"[T, P] with P <= C={C}", f"P = {P}")
-    contract.require(contract["R"] >= 1, "wo_a", "[G, R, J] with R >= 1", "R = 0")
+    R = contract["R"]
+    contract.require(1 <= R <= MAX_RANK, "wo_a", f"[G, R, J] with R in 1..{MAX_RANK}", f"R = {R}")

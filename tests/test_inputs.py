@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import zlib
 
 import pytest
 import torch
@@ -43,12 +42,6 @@ ARGUMENTS = [
     "wo_b",
     "wo_b_scale",
 ]
-
-
-@pytest.fixture
-def seed(request: pytest.FixtureRequest) -> int:
-    """A seed of the test's own, the same on every run."""
-    return zlib.crc32(request.node.name.encode())
 
 
 def tensors(inputs: PrefillInputs) -> dict[str, torch.Tensor]:

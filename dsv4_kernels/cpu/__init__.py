@@ -6,11 +6,11 @@ this host. So what runs is what the NPU compiler is given - same tiles, same mas
 additions - and what is *not* seen here is what happens below linalg on the chip: buffer sizes,
 layouts, synchronisation and time.
 
-    lowering.py    linalg -> LLVM dialect -> shared object (bishengir-opt, Triton's LLVM, gcc)
-    schedule.mlir  loop order of matmuls
-    runtime.c      the one symbol that the generated code calls
-    backend.py     the stages, as Triton asks for them
-    driver.py      the launch: a grid on threads
+    lowering.py  linalg -> LLVM dialect -> shared object (bishengir-opt, Triton's LLVM, gcc)
+    matmul.py    how a matmul's products are summed
+    runtime.c    the one symbol that the generated code calls
+    backend.py   the stages, as Triton asks for them
+    driver.py    the launch: a grid on threads
 
 Compiled kernels are cached by Triton, in ``TRITON_CACHE_DIR`` (default ``~/.triton/cache``); files
 appear there by atomic renames, so processes may start cold side by side. The number of threads is

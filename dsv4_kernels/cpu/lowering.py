@@ -15,14 +15,12 @@ from pathlib import Path
 
 from triton._C.libtriton import ir, llvm
 
-_HERE = Path(__file__).parent
-RUNTIME = _HERE / "runtime.c"
-SCHEDULE = _HERE / "schedule.mlir"
+from dsv4_kernels.cpu.matmul import expand_matmuls
+
+RUNTIME = Path(__file__).parent / "runtime.c"
 
 # linalg on tensors -> the LLVM dialect, with upstream passes only.
 PASSES = (
-    f"--transform-preload-library=transform-library-paths={SCHEDULE}",
-    "--transform-interpreter",
     "--convert-elementwise-to-linalg",
     "--eliminate-empty-tensors",
     "--empty-tensor-to-alloc-tensor",
@@ -81,7 +79,9 @@ def host_processor() -> tuple[str, str]:
 def linalg_to_llvm_dialect(linalg: str) -> str:
     """Text of the module in the LLVM dialect. CalledProcessError carries the compiler's message."""
     command = [str(bishengir_opt()), "-", *PASSES]
-    return subprocess.run(command, input=linalg, capture_output=True, check=True, text=True).stdout
+    return subprocess.run(
+        command, input=expand_matmuls(linalg), capture_output=True, check=True, text=True
+    ).stdout
 
 
 def llvm_dialect_to_shared_object(llvm_dialect: str) -> bytes:

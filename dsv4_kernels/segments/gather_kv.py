@@ -15,7 +15,7 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.slots import check_slots, mapped, page_shift, resolve_slot
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots, mapped, page_shift, resolve_slot
 
 
 @dataclass(frozen=True)
@@ -118,17 +118,24 @@ def gather_kv(
     )  # fmt: skip
     kv = contract.output("kv", kv, "N KP C", torch.bfloat16)
     contract.power_of_two("C", "kv_overlay")
+    block_k = tiles.block_k
+    contract.require(
+        1 <= block_k <= BLOCK_COLUMNS and BLOCK_COLUMNS % block_k == 0,
+        "tiles",
+        f"of a block_k that divides {BLOCK_COLUMNS}",
+        f"block_k = {block_k}",
+    )
     N, K, KP, B, C = (contract[letter] for letter in ("N", "K", "KP", "B", "C"))
     if N == 0:
         return kv
     with device.on(kv) as target:
-        grid = target.grid("vector", N * (KP // tiles.block_k))
+        grid = target.grid("vector", N * (KP // block_k))
         _gather_kv_kernel[grid](
             mapped(ori_kv, kv_overlay), mapped(ori_block_table, cmp_sparse_lens), kv_overlay,
             mapped(cmp_kv, kv_overlay), mapped(cmp_block_table, cmp_sparse_lens),
             cmp_sparse_indices, cmp_sparse_lens, kv,
             contract["ori_entries"], contract["cmp_entries"], contract["ori_pages"],
             contract["cmp_pages"], num_tokens, first_token, contract["T"], window, N, K, KP,
-            B=B, B_SHIFT=page_shift(B), C=C, BLOCK_K=tiles.block_k,
+            B=B, B_SHIFT=page_shift(B), C=C, BLOCK_K=block_k,
         )  # fmt: skip
     return kv

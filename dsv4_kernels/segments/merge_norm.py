@@ -120,6 +120,7 @@ def merge_norm(
     contract.tensor("live_slots", live_slots, "N", torch.int32)
     contract.tensor("attn_sink", attn_sink, "H", torch.float32)
     N, NB, H, C = (contract[letter] for letter in ("N", "NB", "H", "C"))
+    contract.require(NB >= 1, "m", "[N, NB, H] with NB >= 1", "NB = 0")
     contract.power_of_two("C", "o")
     contract.integer("groups", groups, 1)
     contract.require(H % groups == 0, "groups", f"a divisor of H={H}", str(groups))

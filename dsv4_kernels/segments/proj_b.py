@@ -66,7 +66,7 @@ def _proj_b_kernel(
                 w_mask = w_mask & (r0 + r < R)[None, :]
             a = tl.load(a_ptr + (r0 + r)[None, :], mask=a_mask, other=0)
             w = tl.load(w_ptr + (r0 + r)[None, :], mask=w_mask, other=0)
-            acc = tl.dot(a, tl.trans(w), acc)
+            acc = tl.dot(a, tl.trans(w), acc, out_dtype=tl.int32)
 
         tile_ptr = partial_ptr + (g * N + t0) * D + t[:, None] * D
         tl.store(tile_ptr + d[None, :], acc, mask=in_tokens & in_hidden[None, :])

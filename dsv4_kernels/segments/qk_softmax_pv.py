@@ -102,6 +102,9 @@ def qk_softmax_pv(
     KP = contract["KP"]
     contract.require(KP % BLOCK_COLUMNS == 0, "kv", "KP a multiple of 128", f"KP = {KP}")
     contract.power_of_two("C", "q", low=16)  # the cube multiplies fractals of 16
+    scale = contract["C"] ** -0.5 if softmax_scale is None else softmax_scale
+    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
+    contract.require(is_number, "softmax_scale", "a number", repr(scale))
     contract.sizes["NB"] = NB = KP // BLOCK_COLUMNS
     m = contract.output("m", m, "N NB H", torch.float32)
     l = contract.output("l", l, "N NB H", torch.float32)
@@ -109,11 +112,10 @@ def qk_softmax_pv(
     N, H, C = (contract[letter] for letter in ("N", "H", "C"))
     if o.numel() == 0:
         return m, l, o
-    scale = C**-0.5 if softmax_scale is None else softmax_scale
     with device.on(q) as target:
         grid = target.grid("cube", N * NB * triton.cdiv(H, tiles.block_h))
         _qk_softmax_pv_kernel[grid](
-            q, kv, bias, m, l, o, scale, N, NB,
+            q, kv, bias, m, l, o, float(scale), N, NB,
             H=H, C=C, BLOCK_H=tiles.block_h, BLOCK_K=BLOCK_COLUMNS,
         )  # fmt: skip
     return m, l, o

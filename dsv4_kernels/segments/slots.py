@@ -100,11 +100,13 @@ def check_slots(
     contract.tensor("ori_block_table", ori_block_table, "ori_entries", torch.int32)
     contract.tensor("cmp_kv", cmp_kv, "cmp_pages B C", torch.bfloat16)
     contract.tensor("cmp_block_table", cmp_block_table, "cmp_entries", torch.int32)
-    contract.integer("num_tokens", num_tokens, 0, contract["T"])
+    N, T, B = contract[rows], contract["T"], contract["B"]
+    contract.require(B >= 1, "ori_kv", "[ori_pages, B, C] with B >= 1", "B = 0")
+    contract.require(N <= T, "cmp_sparse_indices", f"[{rows}, K] with {rows} <= T={T}", f"{N} rows")
+    contract.integer("num_tokens", num_tokens, 0, T)
     contract.integer("window", window, 0, 2**30 - 1)
-    contract.integer("first_token", first_token, 0, contract["T"] - contract[rows])
+    contract.integer("first_token", first_token, 0, T - N)
     contract.require(contract["K"] >= 1, "cmp_sparse_indices", f"[{rows}, K] with K >= 1", "K = 0")
-    B = contract["B"]
     pool_rows = B * max(contract["ori_pages"], contract["cmp_pages"])
     contract.require(pool_rows < 2**31, "cmp_kv", "a pool of < 2**31 rows", f"{pool_rows} rows")
     slots = B * max(contract["ori_entries"], contract["cmp_entries"])

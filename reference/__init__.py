@@ -1,0 +1,34 @@
+"""The definition of the numerics, in torch: each segment narrows exactly where its kernel does.
+
+Same names, same inputs as the kernels; one file a segment. `oracle` is the whole chain in fp64 and
+narrows nowhere; `bounds` says how far kernel and reference may be apart, and why. Not shipped.
+"""
+
+from reference.chain import prefill_segments, prefill_sparse_attn
+from reference.column_bias import column_bias
+from reference.dequant_sum import dequant_sum
+from reference.gather_kv import gather_kv
+from reference.group_quant import dequantise, group_quant, quantise
+from reference.inverse_rope import inverse_rope
+from reference.merge_norm import merge_norm
+from reference.oracle import oracle
+from reference.proj_a import proj_a
+from reference.proj_b import proj_b
+from reference.qk_softmax_pv import qk_softmax_pv
+
+__all__ = [
+    "column_bias",
+    "dequant_sum",
+    "dequantise",
+    "gather_kv",
+    "group_quant",
+    "inverse_rope",
+    "merge_norm",
+    "oracle",
+    "prefill_segments",
+    "prefill_sparse_attn",
+    "proj_a",
+    "proj_b",
+    "qk_softmax_pv",
+    "quantise",
+]

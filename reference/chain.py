@@ -1,0 +1,63 @@
+"""The segments in their order: what the kernels' chain must give."""
+
+from __future__ import annotations
+
+import torch
+
+from reference.column_bias import column_bias
+from reference.dequant_sum import dequant_sum
+from reference.gather_kv import gather_kv
+from reference.group_quant import group_quant
+from reference.inverse_rope import inverse_rope
+from reference.merge_norm import merge_norm
+from reference.proj_a import proj_a
+from reference.proj_b import proj_b
+from reference.qk_softmax_pv import qk_softmax_pv
+
+WAVE_TOKENS = 128  # bounds the memory of a long chunk; every token is computed by itself anyway
+
+
+def prefill_segments(
+    q: torch.Tensor,  # [T, H, C] bf16
+    ori_kv: torch.Tensor,  # [pages, B, C] or [pages, B, 1, C] bf16
+    ori_block_table: torch.Tensor,  # [n] int32
+    kv_overlay: torch.Tensor,  # [T, C] bf16
+    cmp_kv: torch.Tensor,  # [pages, B, C] or [pages, B, 1, C] bf16
+    cmp_block_table: torch.Tensor,  # [m] int32
+    cmp_sparse_indices: torch.Tensor,  # [T, K] int32
+    cmp_sparse_lens: torch.Tensor,  # [T] int32
+    attn_sink: torch.Tensor,  # [H] fp32
+    num_tokens: int,
+    freqs_cos: torch.Tensor,  # [T, P] bf16
+    freqs_sin: torch.Tensor,  # [T, P] bf16
+    wo_a: torch.Tensor,  # [G, R, J] bf16
+    wo_b: torch.Tensor,  # [D, G*R] int8
+    wo_b_scale: torch.Tensor,  # [D] fp32
+    *,
+    window: int = 128,
+) -> dict[str, torch.Tensor]:
+    """The end of the chain for all T tokens: o_r, codes [T, G, R], scale [G, T], attn_out [T, D]."""
+    T, H, _ = q.shape
+    slots = ori_kv.flatten(1, -2), ori_block_table, kv_overlay, cmp_kv.flatten(1, -2)
+    waves: list[dict[str, torch.Tensor]] = []
+    for first in range(0, max(T, 1), WAVE_TOKENS):
+        rows = slice(first, first + WAVE_TOKENS)
+        indices = *slots, cmp_block_table, cmp_sparse_indices[rows], cmp_sparse_lens[rows]
+        kv = gather_kv(*indices, num_tokens, window=window, first_token=first)
+        bias, live = column_bias(*indices, num_tokens, window=window, first_token=first)
+        m, l, o = qk_softmax_pv(q[rows], kv, bias)
+        o_packed, o_rope = merge_norm(
+            m, l, o, live, attn_sink, groups=wo_a.shape[0], rope_dim=freqs_cos.shape[1]
+        )
+        o_packed = inverse_rope(o_rope, live, freqs_cos[rows], freqs_sin[rows], o_packed)
+        o_r = proj_a(o_packed, wo_a)
+        codes, scale = group_quant(o_r)
+        attn_out = dequant_sum(proj_b(codes, wo_b), scale, wo_b_scale)
+        waves.append(dict(o_r=o_r, codes=codes, scale=scale, attn_out=attn_out))
+    by_token = {name: 1 if name == "scale" else 0 for name in waves[0]}
+    return {name: torch.cat([w[name] for w in waves], dim) for name, dim in by_token.items()}
+
+
+def prefill_sparse_attn(*args: torch.Tensor | int, window: int = 128) -> torch.Tensor:
+    """attn_out [T, D] bf16; the arguments are prefill_segments'."""
+    return prefill_segments(*args, window=window)["attn_out"]  # type: ignore[arg-type]

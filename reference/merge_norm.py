@@ -1,0 +1,42 @@
+"""Segment 4: blocks joined, the sink, and the columns sorted by group."""
+
+from __future__ import annotations
+
+import torch
+
+from reference.column_bias import NEG
+
+
+def merge_norm(
+    m: torch.Tensor,  # [N, NB, H] fp32
+    l: torch.Tensor,  # [N, NB, H] fp32
+    o: torch.Tensor,  # [N, NB, H, C] fp32
+    live_slots: torch.Tensor,  # [N] int32
+    attn_sink: torch.Tensor,  # [H] fp32
+    *,
+    groups: int,
+    rope_dim: int,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """n = O / (L + exp(sink - M)) over the blocks in ascending order; the sink is not scaled.
+
+    Returns o_packed [G, N, J] bf16 - the nope columns of n; its rope columns are zeros, for
+    inverse_rope to fill - and o_rope [N, H, P] fp32. A token with no live slot gives zeros whatever
+    m, l and o hold.
+    """
+    N, NB, H, C = o.shape
+    m_all = torch.full((N, H), NEG)
+    l_all = torch.zeros(N, H)
+    o_all = torch.zeros(N, H, C)
+    for b in range(NB):
+        m_new = torch.maximum(m_all, m[:, b])
+        old, new = torch.exp(m_all - m_new), torch.exp(m[:, b] - m_new)
+        l_all = old * l_all + new * l[:, b]
+        o_all = old[..., None] * o_all + new[..., None] * o[:, b]
+        m_all = m_new
+    n = o_all / (l_all + torch.exp(attn_sink - m_all))[..., None]
+    n = torch.where((live_slots > 0)[:, None, None], n, 0.0)
+
+    nope = n.bfloat16()
+    nope[..., C - rope_dim :] = 0
+    o_packed = nope.view(N, groups, H // groups * C).transpose(0, 1).contiguous()
+    return o_packed, n[..., C - rope_dim :].contiguous()

@@ -1,0 +1,57 @@
+"""dequant_sum: groups in ascending order under their scales, one rounding to bf16."""
+
+import pytest
+import torch
+
+from against import check_segment, run_kernel
+
+
+def draw(generator, device, N=5, G=4, D=72):
+    return {
+        "partial": torch.randint(
+            -(2**24), 2**24, (G, N, D), generator=generator, dtype=torch.int32
+        ).to(device),
+        "scale": (1e-3 + torch.rand(G, N, generator=generator)).to(device),
+        "wo_b_scale": (1e-5 + 1e-3 * torch.rand(D, generator=generator)).to(device),
+    }
+
+
+@pytest.mark.parametrize(
+    ("N", "G", "D"), [(0, 2, 72), (1, 1, 1), (5, 4, 72), (130, 3, 600), (9, 8, 4096), (2, 16, 7168)]
+)
+def test_against_reference(N, G, D, generator, device, poison):
+    check_segment("dequant_sum", draw(generator, device, N=N, G=G, D=D), poison)
+
+
+def test_the_order_of_groups_is_ascending(device, poison):
+    """fp32 sums that only come out this way: (2**24 + 1) + 1 stays, (1 + 1) + 2**24 grows."""
+    ones = torch.ones(1, 1, dtype=torch.int32)
+    partial = torch.stack([2**24 * ones, ones, ones, -(2**24) * ones]).to(device)
+    inputs = {
+        "partial": partial,
+        "scale": torch.ones(4, 1, device=device),
+        "wo_b_scale": torch.ones(1, device=device),
+    }
+    assert float(run_kernel("dequant_sum", inputs, poison)["attn_out"]) == 0.0
+    flipped = {**inputs, "partial": partial.flip(0).contiguous()}
+    assert float(run_kernel("dequant_sum", flipped, poison)["attn_out"]) == 2.0
+
+
+def test_partials_are_exact_in_fp32(device, poison):
+    """2**24 - 1 keeps its last bit: times 2**-8, minus 2**16, it is -2**-8."""
+    partial = torch.tensor([2**24 - 1, -(2**24)], dtype=torch.int32).view(2, 1, 1).to(device)
+    inputs = {
+        "partial": partial,
+        "scale": torch.full((2, 1), 2.0**-8, device=device),
+        "wo_b_scale": torch.ones(1, device=device),
+    }
+    assert float(run_kernel("dequant_sum", inputs, poison)["attn_out"]) == -(2.0**-8)
+
+
+def test_a_nan_scale_reaches_its_token_only(generator, device, poison):
+    inputs = draw(generator, device)
+    inputs["scale"][1, 3] = torch.nan
+    got = run_kernel("dequant_sum", inputs, poison)["attn_out"]
+    assert got[3].isnan().all()
+    got[3] = 0
+    assert got.isfinite().all()

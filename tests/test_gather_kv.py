@@ -1,0 +1,81 @@
+"""gather_kv: the same bytes as the words of the contract, for any index and any table."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from adversary import SMALL, adversarial_inputs, live_row
+from against import check_segment, run_kernel
+from dsv4_kernels import gather_kv
+from dsv4_kernels.inputs import make_inputs
+from poison import Poison
+
+SLOTS = (
+    "ori_kv", "ori_block_table", "kv_overlay", "cmp_kv", "cmp_block_table",
+    "cmp_sparse_indices", "cmp_sparse_lens", "num_tokens", "window",
+)  # fmt: skip
+
+
+def slots(inputs, **changes):
+    return {name: getattr(inputs, name) for name in SLOTS} | changes
+
+
+@pytest.mark.parametrize(
+    ("T", "K", "num_tokens"),
+    [(9, 133, 8), (1, 1, 1), (5, 128, 0), (6, 129, 6), (3, 257, 1), (0, 5, 0)],
+)
+def test_bytes(T, K, num_tokens, generator, device, poison):
+    inputs = adversarial_inputs(T=T, K=K, num_tokens=num_tokens, generator=generator, device=device)
+    got = check_segment("gather_kv", slots(inputs), poison)["kv"]
+    for t in range(T):
+        for k in range(got.shape[1]):
+            named = live_row(inputs, t, k) if k < K else None
+            want = 0 if named is None else getattr(inputs, named[0]).flatten(0, -2)[named[1]]
+            assert torch.equal(got[t, k], torch.zeros_like(got[t, k]) + want), (t, k, named)
+
+
+@pytest.mark.parametrize("page_rows", [1, 12, 16, 128])
+@pytest.mark.parametrize("window", [1, 24, 200])
+def test_any_page_size_and_window(page_rows, window, generator, device, poison):
+    dims = dataclasses.replace(SMALL, page_rows=page_rows, window=window)
+    inputs = adversarial_inputs(
+        dims, ori_entries=-(-window // page_rows), generator=generator, device=device
+    )
+    check_segment("gather_kv", slots(inputs), poison)
+
+
+@pytest.mark.parametrize(("ori_entries", "cmp_entries"), [(0, 3), (2, 0), (0, 0)])
+def test_empty_tables_and_pools(ori_entries, cmp_entries, generator, device, poison):
+    inputs = adversarial_inputs(
+        ori_entries=ori_entries, cmp_entries=cmp_entries, generator=generator, device=device
+    )
+    check_segment("gather_kv", slots(inputs), poison)
+
+
+def test_a_wave_is_its_rows_of_the_chunk(generator, device, poison):
+    inputs = adversarial_inputs(T=9, num_tokens=7, generator=generator, device=device)
+    whole = gather_kv(**slots(inputs))
+    for first, last in [(0, 4), (4, 8), (8, 9)]:
+        wave = slots(
+            inputs,
+            cmp_sparse_indices=inputs.cmp_sparse_indices[first:last],
+            cmp_sparse_lens=inputs.cmp_sparse_lens[first:last],
+            first_token=first,
+        )
+        got = check_segment("gather_kv", wave, poison)["kv"]
+        assert torch.equal(got, whole[first:last])
+
+
+def test_flash_size(device, seed, poison: Poison):
+    from dsv4_kernels.dims import PRESETS
+
+    inputs = make_inputs(PRESETS["FLASH"], tokens=16, start=5000, seed=seed, device=device)
+    check_segment("gather_kv", slots(inputs), poison)
+
+
+def test_output_given_is_used(generator, device, poison):
+    inputs = adversarial_inputs(T=3, K=5, generator=generator, device=device)
+    kv = poison.tensor(3, 128, SMALL.head_dim, dtype=torch.bfloat16)
+    assert gather_kv(**slots(inputs), kv=kv) is kv
+    assert torch.equal(kv, run_kernel("gather_kv", slots(inputs), poison)["kv"])
