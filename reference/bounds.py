@@ -99,9 +99,7 @@ def _exact(because: str) -> Callable[..., dict[str, Bound]]:
     return bound
 
 
-def _qk_softmax_pv(
-    inputs: Mapping[str, Any], want: Mapping[str, torch.Tensor]
-) -> dict[str, Bound]:
+def _qk_softmax_pv(inputs: Mapping[str, Any], want: Mapping[str, torch.Tensor]) -> dict[str, Bound]:
     q, kv, bias = (inputs[name].cpu().float() for name in ("q", "kv", "bias"))
     N, H, C = q.shape
     NB = want["m"].shape[1]

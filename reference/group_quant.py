@@ -36,9 +36,10 @@ def quantise(o_r: torch.Tensor, granularity: Granularity) -> tuple[torch.Tensor,
         amax = torch.cat([block.amax(dim=2, keepdim=True) for block in blocks], dim=2)
     amax = amax.clamp_min(AMAX_FLOOR)
     amax = torch.where(amax.isfinite(), amax, torch.nan)
-    q = 127.0 / amax
+    # Not `127.0 / amax`: torch turns a number over a tensor into a reciprocal and a product.
+    q = torch.full_like(amax, 127.0) / amax
     codes = torch.round(o_r * _per_element(q, o_r.shape[2]))  # half to even
-    return codes.nan_to_num(0.0).to(torch.int8), 1.0 / q
+    return codes.nan_to_num(0.0).to(torch.int8), q.reciprocal()
 
 
 def dequantise(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:

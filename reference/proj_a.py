@@ -9,5 +9,9 @@ def proj_a(
     o_packed: torch.Tensor,  # [G, N, J] bf16
     wo_a: torch.Tensor,  # [G, R, J] bf16
 ) -> torch.Tensor:
-    """o_r[t, g, r] = sum_j o_packed[g, t, j] * wo_a[g, r, j] in fp32, not rounded: [N, G, R]."""
-    return (o_packed.float() @ wo_a.float().transpose(1, 2)).transpose(0, 1).contiguous()
+    """o_r[t, g, r] = sum_j o_packed[g, t, j] * wo_a[g, r, j] not rounded to bf16: [N, G, R] fp32.
+
+    The fp32 nearest to the exact sum: an fp64 product, rounded once.
+    """
+    o_r = [(a.double() @ w.double().T).float() for a, w in zip(o_packed, wo_a, strict=True)]
+    return torch.stack(o_r, dim=1)
