@@ -80,9 +80,7 @@ def test_pro_widths(device, seed):
 
 @pytest.mark.parametrize("num_tokens", [0, 1, 127, 128])
 def test_num_tokens(num_tokens, device, seed):
-    inputs = make_inputs(
-        SMALL, tokens=num_tokens, capacity=128, start=77, seed=seed, device=device
-    )
+    inputs = make_inputs(SMALL, tokens=num_tokens, capacity=128, start=77, seed=seed, device=device)
     check_chain(inputs)
 
 

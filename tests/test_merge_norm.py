@@ -23,7 +23,9 @@ def draw(generator, device, N=3, NB=3, H=8, C=64, G=2, P=16):
     }
 
 
-@pytest.mark.parametrize(("H", "G"), [(8, 2), (8, 8), (16, 4), (12, 2), (22, 2), (64, 8), (128, 16)])
+@pytest.mark.parametrize(
+    ("H", "G"), [(8, 2), (8, 8), (16, 4), (12, 2), (22, 2), (64, 8), (128, 16)]
+)
 @pytest.mark.parametrize(("C", "P"), [(64, 16), (32, 32), (512, 64)])
 def test_against_reference(H, G, C, P, generator, device, poison):
     check_segment("merge_norm", draw(generator, device, H=H, G=G, C=C, P=P), poison)

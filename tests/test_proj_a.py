@@ -30,7 +30,7 @@ def test_flash_widths(generator, device, poison):
 def test_a_k_tile_changes_no_bit(J, generator, device, poison):
     inputs = draw(generator, device, N=33, R=200, J=J)
     want = run_kernel("proj_a", inputs, poison)["o_r"]
-    for a_k_tile in (64, 128, 512):
+    for a_k_tile in (128, 512):
         tiles = ProjATiles(a_k_tile=a_k_tile)
         assert torch.equal(run_kernel("proj_a", inputs, poison, tiles=tiles)["o_r"], want)
 
