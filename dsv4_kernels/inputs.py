@@ -11,7 +11,10 @@ The caches are pages in a pool that other requests share: a block table is a ran
 never the identity, and some pages belong to nobody here.
 """
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -52,7 +55,7 @@ class PrefillInputs:
     wo_b_scale: torch.Tensor  # [D] fp32
     window: int  # rows of the ring; the one keyword argument
 
-    def args(self) -> tuple[torch.Tensor | int, ...]:
+    def args(self) -> tuple[Any, ...]:
         """The positional arguments: ``prefill_sparse_attn(*x.args(), window=x.window)``."""
         return (
             self.q,
@@ -71,6 +74,11 @@ class PrefillInputs:
             self.wo_b,
             self.wo_b_scale,
         )
+
+    def to(self, device: torch.device | str) -> PrefillInputs:
+        """The same inputs on `device`."""
+        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        return replace(self, **tensors)
 
 
 def make_inputs(
@@ -145,23 +153,23 @@ def make_inputs(
         torch.arange(start, start + capacity), compress_ratio=ratio, rope_dim=dims.rope_dim
     )
     return PrefillInputs(
-        q=q.to(device),
-        ori_kv=ori_kv.to(device),
-        ori_block_table=ori_block_table.to(device),
-        kv_overlay=kv_overlay.to(device),
-        cmp_kv=cmp_kv.to(device),
-        cmp_block_table=cmp_block_table.to(device),
-        cmp_sparse_indices=indices.to(device),
-        cmp_sparse_lens=lens.to(device),
-        attn_sink=attn_sink.to(device),
+        q=q,
+        ori_kv=ori_kv,
+        ori_block_table=ori_block_table,
+        kv_overlay=kv_overlay,
+        cmp_kv=cmp_kv,
+        cmp_block_table=cmp_block_table,
+        cmp_sparse_indices=indices,
+        cmp_sparse_lens=lens,
+        attn_sink=attn_sink,
         num_tokens=tokens,
-        freqs_cos=freqs_cos.to(device),
-        freqs_sin=freqs_sin.to(device),
-        wo_a=wo_a.to(device),
-        wo_b=wo_b.to(device),
-        wo_b_scale=wo_b_scale.to(device),
+        freqs_cos=freqs_cos,
+        freqs_sin=freqs_sin,
+        wo_a=wo_a,
+        wo_b=wo_b,
+        wo_b_scale=wo_b_scale,
         window=dims.window,
-    )
+    ).to(device)
 
 
 def quantise_rows(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

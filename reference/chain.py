@@ -36,8 +36,8 @@ def prefill_segments(
     *,
     window: int = 128,
 ) -> dict[str, torch.Tensor]:
-    """The end of the chain for all T tokens: o_r, codes [T, G, R], scale [G, T], attn_out [T, D]."""
-    T, H, _ = q.shape
+    """For all T tokens: o_r and codes [T, G, R], scale [G, T], attn_out [T, D]."""
+    T = q.shape[0]
     slots = ori_kv.flatten(1, -2), ori_block_table, kv_overlay, cmp_kv.flatten(1, -2)
     waves: list[dict[str, torch.Tensor]] = []
     for first in range(0, max(T, 1), WAVE_TOKENS):

@@ -91,7 +91,7 @@ def adversarial_inputs(
         num_tokens=num_tokens,
     )
     poison_dead_memory(inputs)
-    return to_device(inputs, device)
+    return inputs.to(device)
 
 
 def live_row(inputs: PrefillInputs, t: int, k: int) -> tuple[str, int] | None:
@@ -132,13 +132,3 @@ def poison_dead_memory(inputs: PrefillInputs) -> None:
     inputs.freqs_sin[:, P // 2 :] = torch.nan
     dead_tokens = inputs.cmp_sparse_indices[inputs.num_tokens :]
     dead_tokens.fill_(INT32_MAX)
-
-
-def to_device(inputs: PrefillInputs, device: torch.device) -> PrefillInputs:
-    """The same inputs on `device`."""
-    moved = {
-        name: value.to(device)
-        for name, value in vars(inputs).items()
-        if isinstance(value, torch.Tensor)
-    }
-    return dataclasses.replace(inputs, **moved)

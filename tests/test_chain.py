@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import reference
-from adversary import INT32_MAX, INT32_MIN, SMALL, adversarial_inputs, live_row, to_device
+from adversary import INT32_MAX, INT32_MIN, SMALL, adversarial_inputs, live_row
 from dsv4_kernels import prefill_sparse_attn
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs import PrefillInputs, make_inputs
@@ -49,7 +49,7 @@ def with_codes(inputs: PrefillInputs, **options) -> tuple[torch.Tensor, torch.Te
 def check_chain(inputs: PrefillInputs, oracle: bool = True) -> torch.Tensor:
     """Against the chain reference and the fp64 oracle, by the bounds of the table."""
     out, codes = with_codes(inputs)
-    on_cpu = to_device(inputs, torch.device("cpu"))
+    on_cpu = inputs.to("cpu")
     want = reference.prefill_segments(*on_cpu.args(), window=inputs.window)
     assert relative_l2(out, want["attn_out"]) <= CHAIN_REL_L2
     assert cosine(out, want["attn_out"]) >= CHAIN_COSINE
@@ -295,7 +295,7 @@ def test_a_live_nan_reaches_its_rows_and_only_them(where, bad, device, seed):
     else:
         T, K = inputs.cmp_sparse_indices.shape
         named = {t: {live_row(inputs, t, k) for k in range(K)} for t in range(T)}
-        row = next(slot[1] for slot in sorted(named[2] - {None}) if slot[0] == where)
+        row = next(slot[1] for slot in sorted(s for s in named[2] if s) if slot[0] == where)
         getattr(inputs, where).flatten(0, -2)[row, 5] = bad
         hit = {t for t in range(T) if (where, row) in named[t]}
     got = chain(inputs)

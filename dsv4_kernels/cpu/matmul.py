@@ -2,10 +2,10 @@
 
     acc[i, j] = acc[i, j] + fp32( sum_{k in chunk} a[i, k] * b[k, j]  in fp64 )    chunks ascending
 
-Plain loops would give every output a serial fp32 sum; this is nearer to the exact one and, like the
-plain loops, independent of how a kernel cuts K into tiles (of 128 or more). int8 products are summed
-in int32 by the same loops. The loops run i, k, j: the innermost runs along rows, and LLVM vectorises
-it across outputs without re-ordering any sum.
+Plain loops would give every output a serial fp32 sum; this is nearer to the exact one and, like
+the plain loops, independent of how a kernel cuts K into tiles (of 128 or more). int8 products are
+summed in int32 by the same loops. The loops run i, k, j: the innermost runs along rows, and LLVM
+vectorises it across outputs without re-ordering any sum.
 """
 
 from __future__ import annotations
