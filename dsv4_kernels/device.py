@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,6 +23,8 @@ Lane = Literal["cube", "vector"]
 # Triton's interface counts on one launch filling the machine; on a GPU the vector segments are
 # bound by memory, and a few resident programs per multiprocessor hide its latency.
 _CUDA_VECTOR_PROGRAMS_PER_SM = 8
+
+_LAUNCHING = threading.RLock()
 
 
 class MissingDependency(ImportError):
@@ -47,18 +50,21 @@ class Target:
 def on(tensor: torch.Tensor) -> Iterator[Target]:
     """Launch for `tensor`: its device and its Triton driver are current inside the block.
 
-    Raises MissingDependency where the device's Triton is not installed.
+    Raises MissingDependency where the device's Triton is not installed. Threads launch one after
+    the other: Triton has one active driver per process, and a launch on the CPU takes all cores.
     """
-    triton = require_triton()
+    driver = require_triton().runtime.driver
     device = tensor.device
-    driver = triton.runtime.driver
-    before = driver.active
-    driver.set_active(_cpu_driver() if device.type == "cpu" else driver.default)
-    try:
-        with _guard(device):
-            yield _target(device) if device.type != "cpu" else _cpu_target()
-    finally:
-        driver.set_active(before)
+    if device.type not in ("npu", "cuda", "cpu"):
+        raise MissingDependency(f"no kernel runs on {device}: tensors must be on npu, cuda or cpu")
+    with _LAUNCHING:
+        before = driver.active
+        driver.set_active(_cpu_driver() if device.type == "cpu" else driver.default)
+        try:
+            with _guard(device):
+                yield _target(device) if device.type != "cpu" else _cpu_target()
+        finally:
+            driver.set_active(before)
 
 
 def best() -> torch.device:
@@ -101,11 +107,9 @@ def _target(device: torch.device) -> Target:
         cores = utils.get_device_properties(device.index or 0)
         name = torch.npu.get_device_name(device)  # type: ignore[attr-defined]
         return Target("npu", name, cores["num_aicore"], cores["num_vectorcore"])
-    if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        sms = properties.multi_processor_count
-        return Target("cuda", properties.name, sms, sms * _CUDA_VECTOR_PROGRAMS_PER_SM)
-    raise MissingDependency(f"no kernel runs on {device}: tensors must be on npu, cuda or cpu")
+    properties = torch.cuda.get_device_properties(device)
+    sms = properties.multi_processor_count
+    return Target("cuda", properties.name, sms, sms * _CUDA_VECTOR_PROGRAMS_PER_SM)
 
 
 def _cpu_target() -> Target:

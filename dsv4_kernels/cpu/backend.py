@@ -113,7 +113,7 @@ def _named_in_errors(stage: Callable[..., Any]) -> Callable[..., Any]:
                 stderr = error.stderr or ""
                 message = stderr.decode() if isinstance(stderr, bytes) else stderr
             raise RuntimeError(
-                f"kernel `{_kernel_name(module)}`, stage `{stage.__name__}`: {message.strip()}"
+                f"kernel `{metadata.get('name') or _kernel_name(module)}`, stage `{stage.__name__}`: {message.strip()}"
             ) from error
 
     return run
