@@ -112,8 +112,9 @@ def _named_in_errors(stage: Callable[..., Any]) -> Callable[..., Any]:
             if isinstance(error, subprocess.CalledProcessError):
                 stderr = error.stderr or ""
                 message = stderr.decode() if isinstance(stderr, bytes) else stderr
+            kernel = metadata.get("name") or _kernel_name(module)
             raise RuntimeError(
-                f"kernel `{metadata.get('name') or _kernel_name(module)}`, stage `{stage.__name__}`: {message.strip()}"
+                f"kernel `{kernel}`, stage `{stage.__name__}`: {message.strip()}"
             ) from error
 
     return run
