@@ -133,7 +133,9 @@ def require_triton() -> Any:
     """The installed Triton, whichever it is; MissingDependency where there is none."""
     try:
         import triton
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if error.name != "triton":
+            raise  # an installation that is broken, not missing
         raise MissingDependency(
             "no Triton is installed: pip install 'dsv4-kernels[npu]' on Ascend, "
             "'dsv4-kernels[cuda]' on NVIDIA, 'dsv4-kernels[cpu]' on any CPU"

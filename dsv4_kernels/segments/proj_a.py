@@ -50,11 +50,12 @@ def _proj_a_kernel(
     for task in range(tl.program_id(0), G * R_TILES * token_tiles, tl.num_programs(0)):
         g = (task // (R_TILES * token_tiles)).to(tl.int64)
         t0 = task % token_tiles * BLOCK_T
-        r = task // token_tiles % R_TILES * BLOCK_R + tl.arange(0, BLOCK_R)
+        r0 = task // token_tiles % R_TILES * BLOCK_R
+        r = tl.arange(0, BLOCK_R)
         in_tokens = (t0 + t < N)[:, None]
-        in_rank = r < R
+        in_rank = r0 + r < R
         a_ptr = o_packed_ptr + (g * N + t0) * J + t[:, None] * J
-        w_ptr = wo_a_ptr + g * R * J + r[:, None] * J
+        w_ptr = wo_a_ptr + (g * R + r0) * J + r[:, None] * J
 
         acc = tl.zeros((BLOCK_T, BLOCK_R), tl.float32)
         for j0 in range(0, J, A_K_TILE):
@@ -67,7 +68,7 @@ def _proj_a_kernel(
             w = tl.load(w_ptr + (j0 + j)[None, :], mask=w_mask, other=0.0)
             acc = tl.dot(a, tl.trans(w), acc)
 
-        tile_ptr = o_r_ptr + (t0.to(tl.int64) * G + g) * R + t[:, None] * (G * R)
+        tile_ptr = o_r_ptr + (t0.to(tl.int64) * G + g) * R + r0 + t[:, None] * (G * R)
         tl.store(tile_ptr + r[None, :], acc, mask=in_tokens & in_rank[None, :])
 
 

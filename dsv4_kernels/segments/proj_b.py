@@ -51,11 +51,12 @@ def _proj_b_kernel(
     for task in range(tl.program_id(0), G * D_TILES * token_tiles, tl.num_programs(0)):
         g = (task // (D_TILES * token_tiles)).to(tl.int64)
         t0 = task % token_tiles * BLOCK_T
-        d = task // token_tiles % D_TILES * BLOCK_D + tl.arange(0, BLOCK_D)
+        d0 = (task // token_tiles % D_TILES * BLOCK_D).to(tl.int64)
+        d = tl.arange(0, BLOCK_D)
         in_tokens = (t0 + t < N)[:, None]
-        in_hidden = d < D
+        in_hidden = d0 + d < D
         a_ptr = codes_ptr + (t0.to(tl.int64) * G + g) * R + t[:, None] * (G * R)
-        w_ptr = wo_b_ptr + g * R + d.to(tl.int64)[:, None] * (G * R)
+        w_ptr = wo_b_ptr + d0 * G * R + g * R + d[:, None] * (G * R)
 
         acc = tl.zeros((BLOCK_T, BLOCK_D), tl.int32)
         for r0 in range(0, R, B_K_TILE):
@@ -68,7 +69,7 @@ def _proj_b_kernel(
             w = tl.load(w_ptr + (r0 + r)[None, :], mask=w_mask, other=0)
             acc = tl.dot(a, tl.trans(w), acc, out_dtype=tl.int32)
 
-        tile_ptr = partial_ptr + (g * N + t0) * D + t[:, None] * D
+        tile_ptr = partial_ptr + (g * N + t0) * D + d0 + t[:, None] * D
         tl.store(tile_ptr + d[None, :], acc, mask=in_tokens & in_hidden[None, :])
 
 

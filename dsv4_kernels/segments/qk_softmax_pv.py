@@ -23,8 +23,7 @@ from dsv4_kernels.segments.slots import BLOCK_COLUMNS
 
 @dataclass(frozen=True)
 class QkSoftmaxPvTiles:
-    """block_h: heads per task. 32 x 512 fp32 of o is 64 KiB, half of L0C, so that two tasks
-    overlap; 64 would fill it. A KV tile is then read H / 32 times, from L2 after the first."""
+    """block_h: heads at a time. 32 x 512 fp32 of o is 64 KiB of L0C's 128, next to 16 KiB of S."""
 
     block_h: int = 32
 
@@ -45,34 +44,33 @@ def _qk_softmax_pv_kernel(
     BLOCK_H: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    # One task: (token, block, BLOCK_H heads); the heads of a block are neighbours, for L2's sake.
-    HEAD_TILES: tl.constexpr = (H + BLOCK_H - 1) // BLOCK_H
+    # One task: one block of one token, its KV loaded once for all heads. The loop over heads is
+    # inside for that, and because only so does the compiler double-buffer KV in L1. The masks stay
+    # where BLOCK_H divides H: without them one vector core of a pair does all the storing.
     c = tl.arange(0, C)
     k = tl.arange(0, BLOCK_K)
-    for task in range(tl.program_id(0), N * NB * HEAD_TILES, tl.num_programs(0)):
-        token_block = task // HEAD_TILES
-        t = (token_block // NB).to(tl.int64)
-        h = task % HEAD_TILES * BLOCK_H + tl.arange(0, BLOCK_H)
-        in_heads = h < H
-        block = token_block.to(tl.int64)  # row of [N * NB, ...]
-
-        q = tl.load(
-            q_ptr + t * H * C + h[:, None] * C + c[None, :], mask=in_heads[:, None], other=0.0
-        )
+    for task in range(tl.program_id(0), N * NB, tl.num_programs(0)):
+        t = (task // NB).to(tl.int64)
+        block = task.to(tl.int64)  # row of [N * NB, ...]
         kv = tl.load(kv_ptr + block * BLOCK_K * C + k[:, None] * C + c[None, :])
         bias = tl.load(bias_ptr + block * BLOCK_K + k)
+        for h0 in range(0, H, BLOCK_H):
+            h = h0 + tl.arange(0, BLOCK_H)
+            in_heads = h < H
+            q_rows_ptr = q_ptr + t * H * C + h[:, None] * C
+            q = tl.load(q_rows_ptr + c[None, :], mask=in_heads[:, None], other=0.0)
 
-        scores = tl.dot(q, tl.trans(kv)) * softmax_scale + bias[None, :]
-        m = tl.max(scores, axis=1)
-        p = tl.exp(scores - m[:, None])
-        l = tl.sum(p, axis=1)
-        o = tl.dot(p.to(tl.bfloat16), kv)
+            scores = tl.dot(q, tl.trans(kv)) * softmax_scale + bias[None, :]
+            m = tl.max(scores, axis=1)
+            p = tl.exp(scores - m[:, None])
+            l = tl.sum(p, axis=1)
+            o = tl.dot(p.to(tl.bfloat16), kv)
 
-        heads = block * H + h
-        tl.store(m_ptr + heads, m, mask=in_heads)
-        tl.store(l_ptr + heads, l, mask=in_heads)
-        o_rows_ptr = o_ptr + block * H * C + h[:, None] * C
-        tl.store(o_rows_ptr + c[None, :], o, mask=in_heads[:, None])
+            heads = block * H + h
+            tl.store(m_ptr + heads, m, mask=in_heads)
+            tl.store(l_ptr + heads, l, mask=in_heads)
+            o_rows_ptr = o_ptr + block * H * C + h[:, None] * C
+            tl.store(o_rows_ptr + c[None, :], o, mask=in_heads[:, None])
 
 
 def qk_softmax_pv(
@@ -113,7 +111,7 @@ def qk_softmax_pv(
     if o.numel() == 0:
         return m, l, o
     with device.on(q) as target:
-        grid = target.grid("cube", N * NB * triton.cdiv(H, tiles.block_h))
+        grid = target.grid("cube", N * NB)
         _qk_softmax_pv_kernel[grid](
             q, kv, bias, m, l, o, float(scale), N, NB,
             H=H, C=C, BLOCK_H=tiles.block_h, BLOCK_K=BLOCK_COLUMNS,
