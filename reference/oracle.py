@@ -47,12 +47,13 @@ def oracle(
             continue
         kv = torch.stack([pools[which][r] for which, r in named]).double()
         scores = q[t].double() @ kv.T * C**-0.5
-        logits = torch.cat([scores, attn_sink.double()[:, None]], dim=1)
-        attended[t] = torch.softmax(logits, dim=1)[:, :-1] @ kv
+        # The slots' share of the denominator, L / (L + exp(sink)): defined for sinks of +-inf too.
+        share = torch.sigmoid(torch.logsumexp(scores, dim=1) - attn_sink.double())
+        attended[t] = share[:, None] * (torch.softmax(scores, dim=1) @ kv)
         # Inverse RoPE as a multiplication of complex pairs by exp(-i angle).
         pairs = torch.view_as_complex(attended[t, :, C - P :].reshape(H, P // 2, 2).contiguous())
         angle = torch.complex(freqs_cos[t, : P // 2].double(), -freqs_sin[t, : P // 2].double())
         attended[t, :, C - P :] = torch.view_as_real(pairs * angle).flatten(1)
     by_group = attended.view(T, G, J)
     low_rank = torch.stack([by_group[:, g] @ wo_a[g].double().T for g in range(G)], dim=1)
-    return low_rank.flatten(1) @ (wo_b.double() * wo_b_scale.double()[:, None]).T
+    return low_rank.flatten(1) @ wo_b.double().T * wo_b_scale.double()
