@@ -416,21 +416,21 @@ def test_an_error_of_gcc_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_an_error_in_the_linalg_says_where(
     linalg: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dsv4_kernels.cpu import backend
+    from dsv4_kernels import front_half
 
-    monkeypatch.setattr(backend.ascend, "ttir_to_linalg", lambda *_, **__: linalg)
+    monkeypatch.setattr(front_half.ascend, "ttir_to_linalg", lambda *_, **__: linalg)
     with pytest.raises(compilation_error(), match=message):
         launch(_wrong_linalg_kernel, (1,), torch.zeros(1))
 
 
 @pytest.mark.usefixtures("empty_cache")
 def test_an_error_of_the_front_half_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dsv4_kernels.cpu import backend
+    from dsv4_kernels import front_half
 
     def fail(*_: Any, **__: Any) -> None:
         raise subprocess.CalledProcessError(1, "triton-adapter-opt", stderr=b"no such dialect\n")
 
-    monkeypatch.setattr(backend.ascend, "ttir_to_linalg", fail)
+    monkeypatch.setattr(front_half.ascend, "ttir_to_linalg", fail)
     where = "kernel `_wrong_linalg_kernel`, stage `ttadapter`: no such dialect\n"
     with pytest.raises(compilation_error(), match=where):
         launch(_wrong_linalg_kernel, (1,), torch.zeros(1))

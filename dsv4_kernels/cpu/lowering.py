@@ -7,7 +7,6 @@ dialect, Triton's own LLVM optimises and assembles, ``gcc`` links. This file onl
 from __future__ import annotations
 
 import functools
-import importlib.util
 import platform
 import subprocess
 import tempfile
@@ -16,6 +15,7 @@ from pathlib import Path
 from triton._C.libtriton import ir, llvm
 
 from dsv4_kernels.cpu.matmul import expand_matmuls
+from dsv4_kernels.front_half import bishengir
 
 RUNTIME = Path(__file__).parent / "runtime.c"
 
@@ -53,18 +53,6 @@ _X86_LEVELS = (
 
 
 @functools.cache
-def bishengir_opt() -> Path:
-    """Path of the MLIR driver that ascendnpu-ir ships; ImportError where it is not installed."""
-    spec = importlib.util.find_spec("ascendnpuir")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError(
-            "running kernels on a CPU needs ascendnpu-ir (it ships bishengir-opt): "
-            "pip install 'dsv4-kernels[cpu]'"
-        )
-    return Path(spec.submodule_search_locations[0]) / "bin" / "bishengir-opt"
-
-
-@functools.cache
 def host_processor() -> tuple[str, str]:
     """LLVM's triple and processor name of this machine."""
     machine = platform.machine()
@@ -78,7 +66,7 @@ def host_processor() -> tuple[str, str]:
 
 def linalg_to_llvm_dialect(linalg: str) -> str:
     """Text of the module in the LLVM dialect. CalledProcessError carries the compiler's message."""
-    command = [str(bishengir_opt()), "-", *PASSES]
+    command = [str(bishengir("bishengir-opt")), "-", *PASSES]
     return subprocess.run(
         command, input=expand_matmuls(linalg), capture_output=True, check=True, text=True
     ).stdout

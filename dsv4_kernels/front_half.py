@@ -1,0 +1,119 @@
+"""A Triton backend that starts with triton-ascend's own front half.
+
+`@triton.jit` -> Triton IR -> linalg MLIR, by the code and the adapter that an NPU launch uses. What
+comes after is a subclass's: `cpu` turns it into machine code of this host, `ascend` hands it to the
+Ascend compiler.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from triton.backends.ascend import compiler as ascend
+from triton.backends.compiler import AttrsDescriptor, BaseBackend, GPUTarget
+
+Stage = Callable[[Any, dict[str, Any]], Any]
+
+
+class FrontHalfBackend(BaseBackend):
+    """Stages `ttir` and `ttadapter` (linalg), then those of the subclass."""
+
+    name: str  # of the target
+    sources: tuple[Path, ...] = ()  # files whose change makes cached results stale
+
+    @classmethod
+    def supports_target(cls, target: GPUTarget) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return target.backend == cls.name
+
+    def ascend_part(self) -> str:
+        """The part that the front half is told; it specialises nothing on it."""
+        return "Ascend910B3"
+
+    def later_stages(self, options: Any) -> tuple[Stage, ...]:
+        raise NotImplementedError
+
+    def add_stages(self, stages: dict[str, Stage], options: Any) -> None:
+        def ttir(module: Any, metadata: dict[str, Any]) -> Any:
+            return ascend.make_ttir(module, metadata, options)
+
+        def ttadapter(module: Any, metadata: dict[str, Any]) -> str:
+            linalg = ascend.ttir_to_linalg(module, metadata, options, named_ops=True)
+            metadata.update(name=_kernel_name(linalg), shared=0)
+            return linalg
+
+        for stage in (ttir, ttadapter, *self.later_stages(options)):
+            stages[stage.__name__] = _named_in_errors(stage)
+
+    def hash(self) -> str:
+        """Changes whenever the same linalg could be compiled to something else."""
+        digest = hashlib.sha256(str(self.target).encode())
+        for source in (Path(__file__), *self.sources):
+            digest.update(source.read_bytes())
+        for tool in ("bishengir-opt", "bishengir-compile"):
+            binary = bishengir(tool).stat()
+            digest.update(f"{binary.st_size} {binary.st_mtime_ns}".encode())
+        return digest.hexdigest()
+
+    def parse_options(self, options: dict[str, Any]) -> Any:
+        return self._ascend.parse_options(options)
+
+    def load_dialects(self, context: Any) -> None:
+        self._ascend.load_dialects(context)
+
+    def get_codegen_implementation(self) -> dict[str, Any]:
+        return self._ascend.get_codegen_implementation()
+
+    def get_module_map(self) -> dict[str, ModuleType]:
+        return self._ascend.get_module_map()
+
+    def get_attrs_descriptor(self, params: Any, args: Any) -> AttrsDescriptor:
+        return self._ascend.get_attrs_descriptor(params, args)
+
+    def pack_metadata(self, metadata: Any) -> Any:
+        return metadata
+
+    @functools.cached_property
+    def _ascend(self) -> ascend.AscendBackend:
+        return ascend.AscendBackend(GPUTarget("npu", self.ascend_part(), 0))
+
+
+@functools.cache
+def bishengir(tool: str) -> Path:
+    """Path of a program that ascendnpu-ir ships; ImportError where it is not installed."""
+    spec = importlib.util.find_spec("ascendnpuir")
+    if spec is None or not spec.submodule_search_locations:
+        raise ImportError(f"{tool} comes with ascendnpu-ir: pip install 'dsv4-kernels[cpu]'")
+    return Path(spec.submodule_search_locations[0]) / "bin" / tool
+
+
+def _kernel_name(module: Any) -> str:
+    found = re.search(r"func(?: public)? @(\w+)", str(module))
+    return found.group(1) if found else "<unnamed>"
+
+
+def _named_in_errors(stage: Stage) -> Stage:
+    """Make a failure of `stage` say which kernel, which stage and what the compiler said."""
+
+    @functools.wraps(stage)
+    def run(module: Any, metadata: dict[str, Any]) -> Any:
+        try:
+            return stage(module, metadata)
+        except Exception as error:
+            message = str(error)
+            if isinstance(error, subprocess.CalledProcessError):
+                stderr = error.stderr or ""
+                message = stderr.decode() if isinstance(stderr, bytes) else stderr
+            kernel = metadata.get("name") or _kernel_name(module)
+            raise RuntimeError(
+                f"kernel `{kernel}`, stage `{stage.__name__}`: {message.strip()}"
+            ) from error
+
+    return run
