@@ -26,6 +26,8 @@ _CUDA_VECTOR_PROGRAMS_PER_SM = 8
 
 _LAUNCHING = threading.RLock()
 
+_compile_only: tuple[Target, Any] | None = None  # what launches on meta tensors are compiled for
+
 
 class MissingDependency(ImportError):
     """Something that is not installed is needed; the message says what and how to get it."""
@@ -55,16 +57,39 @@ def on(tensor: torch.Tensor) -> Iterator[Target]:
     """
     driver = require_triton().runtime.driver
     device = tensor.device
-    if device.type not in ("npu", "cuda", "cpu"):
-        raise MissingDependency(f"no kernel runs on {device}: tensors must be on npu, cuda or cpu")
     with _LAUNCHING:
         before = driver.active
-        driver.set_active(_cpu_driver() if device.type == "cpu" else driver.default)
         try:
-            with _guard(device):
-                yield _target(device) if device.type != "cpu" else _cpu_target()
+            if device.type == "cpu":
+                driver.set_active(_cpu_driver())
+                yield _cpu_target()
+            elif device.type in ("npu", "cuda"):
+                driver.set_active(driver.default)
+                with getattr(torch, device.type).device(device):
+                    yield _target(device)
+            elif device.type == "meta" and _compile_only is not None:
+                target, compiler = _compile_only
+                driver.set_active(compiler)
+                with compiler.recording_refusals():
+                    yield target
+            else:
+                raise MissingDependency(
+                    f"no kernel runs on {device}: tensors must be on npu, cuda or cpu"
+                )
         finally:
             driver.set_active(before)
+
+
+@contextlib.contextmanager
+def compile_only(target: Target, driver: Any) -> Iterator[None]:
+    """Inside, launches on meta tensors go to `driver`, which compiles them for `target`."""
+    global _compile_only
+    with _LAUNCHING:
+        _compile_only = (target, driver)
+        try:
+            yield
+        finally:
+            _compile_only = None
 
 
 def best() -> torch.device:
@@ -90,12 +115,6 @@ def describe(device: torch.device) -> str:
             "this host; its times say nothing about an NPU"
         )
     return f"{_target(device).name} ({device})"
-
-
-def _guard(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    if device.type == "cpu":
-        return contextlib.nullcontext()
-    return getattr(torch, device.type).device(device)
 
 
 @functools.cache

@@ -7,6 +7,7 @@ derive every dependency from them.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,10 +43,18 @@ class Node:
     def name(self) -> str:
         return self.segment.__name__
 
-    def run(self, buffers: Buffers) -> None:
-        """Launch the segment on `buffers`; what it had to allocate is added to them."""
+    @property
+    def tiles(self) -> Any:
+        """The tiles that the segment takes if it is given none."""
+        return inspect.signature(self.segment).parameters["tiles"].default
+
+    def run(self, buffers: Buffers, **options: Any) -> None:
+        """Launch the segment on `buffers`; what it had to allocate is added to them.
+
+        options: more keyword arguments of the segment, its tiles for instance.
+        """
         taken = {name: buffers[name] for name in self.reads + self.updates + self.sizes}
-        made = self.segment(**taken, **{name: buffers.get(name) for name in self.writes})
+        made = self.segment(**taken, **{name: buffers.get(name) for name in self.writes}, **options)
         if self.writes:
             results = made if isinstance(made, tuple) else (made,)
             buffers.update(zip(self.writes, results, strict=True))

@@ -7,17 +7,34 @@ attends to nothing, whatever bits its query or its rotation holds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
 import torch
 import triton
 import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.budget import Budget, Core
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots, mapped, page_shift, resolve_slot
 
 # The lowest finite fp32. NEG + score rounds to NEG, exp(NEG - m) is 0 next to any live score, and
 # an all-dead block has NEG - NEG = 0 where -inf - -inf would be NaN.
 NEG = -3.4028234663852886e38
+
+
+@dataclass(frozen=True)
+class ColumnBiasTiles:
+    """block_k: columns at a time; 128 int32 are 512 B, the shortest transfer that fills a line."""
+
+    core: ClassVar[Core] = "AIV"
+    block_k: int = BLOCK_COLUMNS
+
+    def budget(self, sizes: Mapping[str, int]) -> Budget:
+        """25 vectors of block_k 4-byte values: resolve_slot's intermediates, loads doubled."""
+        return Budget(ub=25 * self.block_k * 4)
 
 
 @triton.jit(
@@ -83,6 +100,7 @@ def column_bias(
     first_token: int = 0,
     bias: torch.Tensor | None = None,
     live_slots: torch.Tensor | None = None,
+    tiles: ColumnBiasTiles = ColumnBiasTiles(),
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Which columns of each token are live (spec segment 2).
 
@@ -108,6 +126,6 @@ def column_bias(
             cmp_sparse_indices, cmp_sparse_lens, bias, live_slots,
             contract["ori_entries"], contract["cmp_entries"], contract["ori_pages"],
             contract["cmp_pages"], num_tokens, first_token, contract["T"], window, N, K, KP,
-            B=B, B_SHIFT=page_shift(B), DEAD=NEG, BLOCK_K=BLOCK_COLUMNS,
+            B=B, B_SHIFT=page_shift(B), DEAD=NEG, BLOCK_K=tiles.block_k,
         )  # fmt: skip
     return bias, live_slots

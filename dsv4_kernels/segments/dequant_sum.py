@@ -6,7 +6,9 @@ bf16.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import triton
@@ -14,6 +16,7 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.budget import Budget, Core
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,13 @@ class DequantSumTiles:
     the accumulator and a doubled load it takes half of the 192 KiB unified buffer."""
 
     block_t: int = 8
+    core: ClassVar[Core] = "AIV"
     block_d: int = 512
+
+    def budget(self, sizes: Mapping[str, int]) -> Budget:
+        """Six tiles of 4 bytes - doubled load, its fp32, accumulator, doubled half-size output -
+        the doubled weight scales, and 512 B for what there is one of per token."""
+        return Budget(ub=6 * self.block_t * self.block_d * 4 + 2 * self.block_d * 4 + 512)
 
 
 @triton.jit(do_not_specialize=["N"])

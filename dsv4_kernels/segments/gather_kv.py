@@ -7,7 +7,9 @@ row has one source among three pools and a tile-wide masked load would read all 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import triton
@@ -15,6 +17,7 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.budget import Budget, Core
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots, mapped, page_shift, resolve_slot
 
 
@@ -23,7 +26,12 @@ class GatherKvTiles:
     """block_k: columns per task. 32 rows are 32 KiB, enough tasks (20 a token at K = 640) to level
     the load over 48 vector cores without paying the task's set-up per row."""
 
+    core: ClassVar[Core] = "AIV"
     block_k: int = 32
+
+    def budget(self, sizes: Mapping[str, int]) -> Budget:
+        """A doubled row for each of the three pools and one of zeros, C bf16 each."""
+        return Budget(ub=7 * sizes["C"] * 2)
 
 
 @triton.jit(

@@ -9,7 +9,9 @@ second pass reads L2.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import triton
@@ -17,6 +19,7 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.budget import KIB, Budget, Core
 
 AMAX_FLOOR = 1e-4  # DeepSeek-V4's act_quant: keeps 127 / amax finite for a row of zeros
 INT8_MAX = 127.0
@@ -31,7 +34,13 @@ class GroupQuantTiles:
     large aligned buffers, with which 8 x 512 overflows the unified buffer."""
 
     block_t: int = 8
+    core: ClassVar[Core] = "AIV"
     block_r: int = 256
+
+    def budget(self, sizes: Mapping[str, int]) -> Budget:
+        """20 fp32 tiles, most of them the cast to int8: it pads rows to 32 and goes by way of
+        fp16 and int32."""
+        return Budget(ub=20 * self.block_t * self.block_r * 4 + KIB)
 
 
 @triton.jit(do_not_specialize=["N"])

@@ -10,7 +10,9 @@ two are not.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import triton
@@ -18,13 +20,19 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.budget import Budget, Core
 
 
 @dataclass(frozen=True)
 class InverseRopeTiles:
     """block_h: heads per task, all of one group: the 8 of FLASH and PRO share one cos/sin load."""
 
+    core: ClassVar[Core] = "AIV"
     block_h: int = 8
+
+    def budget(self, sizes: Mapping[str, int]) -> Budget:
+        """13 fp32 tiles: doubled load and output, the halves, their products and sums."""
+        return Budget(ub=13 * self.block_h * sizes["P"] * 4)
 
 
 @triton.jit(do_not_specialize=["N"])

@@ -10,7 +10,9 @@ columns stay fp32 for inverse_rope, which rounds once.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import triton
@@ -18,15 +20,21 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.budget import KIB, Budget, Core
 from dsv4_kernels.segments.column_bias import NEG
 
 
 @dataclass(frozen=True)
 class MergeNormTiles:
-    """block_h: heads per task, all of one group. 8 x 512 fp32 is 16 KiB; accumulator, doubled load
-    and the intermediates of one step are about eight such tiles, of 192 KiB."""
+    """block_h: heads per task, all of one group. 8 x 512 fp32 is 16 KiB; accumulator, doubled load,
+    doubled outputs and the intermediates of a step are nine such tiles, of 192 KiB."""
 
+    core: ClassVar[Core] = "AIV"
     block_h: int = 8
+
+    def budget(self, sizes: Mapping[str, int]) -> Budget:
+        """Nine fp32 tiles, and 2 KiB for what there is one of per head."""
+        return Budget(ub=9 * self.block_h * sizes["C"] * 4 + 2 * KIB)
 
 
 @triton.jit(do_not_specialize=["N", "NB"])

@@ -7,7 +7,9 @@ the result is the same bits for every a_k_tile.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import triton
@@ -15,6 +17,7 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.budget import Budget, Core
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,15 @@ class ProjATiles:
 
     block_t: int = 128
     block_r: int = 128
+    core: ClassVar[Core] = "AIC"
     a_k_tile: int = 256
+
+    def budget(self, sizes: Mapping[str, int]) -> Budget:
+        """Both bf16 operands doubled in L1, the fp32 accumulator in L0C."""
+        return Budget(
+            l1=2 * 2 * (self.block_t + self.block_r) * self.a_k_tile,
+            l0c=4 * self.block_t * self.block_r,
+        )
 
 
 @triton.jit(do_not_specialize=["N"])

@@ -6,7 +6,9 @@ put vector work behind every accumulator; dequant_sum does it once, over all gro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import triton
@@ -14,6 +16,7 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.budget import Budget, Core
 
 # |partial| <= 127 * 127 * R must stay below 2**31. (Up to R = 1040 it stays below 2**24, and its
 # fp32 value in dequant_sum is exact as well.)
@@ -27,7 +30,15 @@ class ProjBTiles:
 
     block_t: int = 128
     block_d: int = 128
+    core: ClassVar[Core] = "AIC"
     b_k_tile: int = 512
+
+    def budget(self, sizes: Mapping[str, int]) -> Budget:
+        """Both int8 operands doubled in L1, the int32 accumulator in L0C."""
+        return Budget(
+            l1=2 * (self.block_t + self.block_d) * self.b_k_tile,
+            l0c=4 * self.block_t * self.block_d,
+        )
 
 
 @triton.jit(do_not_specialize=["N"])

@@ -10,7 +10,9 @@ crosses L0C -> GM -> UB anyway.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import triton
@@ -18,6 +20,7 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.budget import KIB, Budget, Core
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS
 
 
@@ -25,7 +28,17 @@ from dsv4_kernels.segments.slots import BLOCK_COLUMNS
 class QkSoftmaxPvTiles:
     """block_h: heads at a time. 32 x 512 fp32 of o is 64 KiB of L0C's 128, next to 16 KiB of S."""
 
+    core: ClassVar[Core] = "MIX"
     block_h: int = 32
+
+    def budget(self, sizes: Mapping[str, int]) -> Budget:
+        """Each vector core of the pair has half the rows of S; each reduction wants 4 KiB."""
+        C = sizes["C"]
+        return Budget(
+            ub=self.block_h // 2 * BLOCK_COLUMNS * 4 + 2 * 4 * KIB + BLOCK_COLUMNS * 4 + KIB,
+            l1=2 * 2 * (self.block_h * C + BLOCK_COLUMNS * C + self.block_h * BLOCK_COLUMNS),
+            l0c=4 * self.block_h * (BLOCK_COLUMNS + C),
+        )
 
 
 @triton.jit(do_not_specialize=["softmax_scale", "N", "NB"])
