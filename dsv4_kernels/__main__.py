@@ -1,14 +1,17 @@
-"""Command line: ``python -m dsv4_kernels demo``."""
+"""Command line: ``python -m dsv4_kernels demo | ascend``."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 
 from dsv4_kernels.contract import ContractError
 from dsv4_kernels.device import MissingDependency
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs import LAYER_RATIOS
+
+_MODULES = {"demo": "demo", "ascend": "ascend.report"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,12 +28,27 @@ def main(arguments: list[str] | None = None) -> int:
     )
     demo.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
 
-    options = vars(parser.parse_args(arguments))
-    options.pop("command")
-    try:
-        from dsv4_kernels.demo import demo as run_demo
+    ascend = commands.add_parser(
+        "ascend", help="compile every segment by the Ascend compiler and check its memory plan"
+    )
+    ascend.add_argument("--preset", dest="presets", nargs="+", choices=PRESETS, default=[*PRESETS])
+    ascend.add_argument(
+        "--part", dest="parts", nargs="+", default=["Ascend910B3", "Ascend910_9392"], metavar="P"
+    )
+    ascend.add_argument("--segment", dest="segments", nargs="+", default=[], metavar="S")
+    ascend.add_argument(
+        "--tile", dest="tiles", nargs="+", default=[], metavar="SEGMENT.FIELD=N",
+        help="use another tile, e.g. group_quant.block_r=512",
+    )  # fmt: skip
+    ascend.add_argument("--json", dest="as_json", action="store_true", help="the same as data")
+    ascend.add_argument("--save", metavar="DIR", help="keep Triton IR, linalg and HIVM there")
 
-        return 0 if run_demo(**options) else 1
+    options = vars(parser.parse_args(arguments))
+    command = options.pop("command")
+    try:
+        # Imported late: each needs packages that the other does without.
+        module = importlib.import_module(f"dsv4_kernels.{_MODULES[command]}")
+        return 0 if getattr(module, command)(**options) else 1
     except (ContractError, MissingDependency, ValueError) as error:
         print(f"dsv4_kernels: {error}", file=sys.stderr)
         return 2

@@ -71,7 +71,8 @@ def _group_quant_kernel(
         for r0 in range(0, R, BLOCK_R):
             mask = in_tokens[:, None] & (r0 + r < R)[None, :]
             x = tl.load(o_r_ptr + tile + (r0 + r)[None, :], mask=mask, other=0.0)
-            amax = tl.maximum(amax, tl.max(tl.abs(x), axis=1))
+            tile_amax = tl.max(tl.abs(x), axis=1)
+            amax = tl.where(tile_amax > amax, tile_amax, amax)  # not_finite looks after NaN
             not_finite += tl.sum(x * 0.0, axis=1)
         q = MAX_CODE / (amax + not_finite)
         tl.store(scale_ptr + g.to(tl.int64) * N + t0 + t, 1.0 / q, mask=in_tokens)

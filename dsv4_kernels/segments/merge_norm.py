@@ -76,7 +76,8 @@ def _merge_norm_kernel(
             l_block = tl.load(l_ptr + block * H + h, mask=in_group, other=0.0)
             o_rows_ptr = o_ptr + block * H * C + h[:, None] * C
             o_block = tl.load(o_rows_ptr + c[None, :], mask=in_group[:, None], other=0.0)
-            m_new = tl.maximum(m, m_block)
+            # Not tl.maximum, whose care for NaN is seven instructions: a NaN is in o_block anyway.
+            m_new = tl.where(m_block > m, m_block, m)
             old = tl.exp(m - m_new)
             new = tl.exp(m_block - m_new)
             l = old * l + new * l_block
