@@ -10,15 +10,19 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test lint types format clean
+.PHONY: help demo test fuzz lint types format clean
 help:
-	@echo "make demo | test | lint | types | format | clean     (EXTRAS=$(EXTRAS))"
+	@echo "make demo | test | fuzz N=20000 | lint | types | format | clean     (EXTRAS=$(EXTRAS))"
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m dsv4_kernels demo
 
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest
+
+N ?= 2000
+fuzz: $(INSTALLED)
+	@FUZZ_EXAMPLES=$(N) $(BIN)/python -m pytest tests/test_fuzz.py --durations=1
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import reference
-from adversary import INT32_MAX, INT32_MIN, SMALL, adversarial_inputs, live_row
+from adversary import INT32_MAX, INT32_MIN, SMALL, adversarial_inputs, healed, live_row
 from dsv4_kernels import prefill_sparse_attn
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs import PrefillInputs, make_inputs
@@ -126,13 +126,7 @@ def test_dead_memory_and_workspace_of_nan_change_no_byte(generator, device, pois
     inputs = adversarial_inputs(T=9, num_tokens=6, generator=generator, device=device)
     got = poisoned_chain(inputs, poison)
     assert got.isfinite().all()
-
-    def healed(value):
-        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
-            return value
-        return torch.where(value.isnan(), 3.0, value)
-
-    clean = dataclasses.replace(inputs, **{k: healed(v) for k, v in vars(inputs).items()})
+    clean = healed(inputs)
     assert torch.equal(got, chain(clean))
     check_chain(clean)
 
