@@ -36,6 +36,10 @@ class Contract:
     def __getitem__(self, letter: str) -> int:
         return self.sizes[letter]
 
+    def on(self, device: torch.device, argument: str) -> None:
+        """Tensors checked from here on must be on `device`, where `argument` is."""
+        self._device = (argument, device)
+
     def require(self, holds: bool, argument: str, contract: str, actual: Any) -> None:
         """Raise ContractError unless `holds`."""
         if not holds:
@@ -88,6 +92,16 @@ class Contract:
         size = self.sizes[letter]
         holds = size >= low and size & (size - 1) == 0
         self.require(holds, argument, f"{letter} a power of two >= {low}", f"{letter} = {size}")
+
+    def group_range(self, groups: range | None) -> tuple[int, int]:
+        """(first group, how many) of a range inside 0..G; all of G for None."""
+        G = self.sizes["G"]
+        if groups is None:
+            return 0, G
+        fits = isinstance(groups, range) and groups.step == 1
+        fits = fits and 0 <= groups.start <= groups.stop <= G
+        self.require(fits, "group_range", f"a range of groups inside 0..{G}", repr(groups))
+        return groups.start, len(groups)
 
     def _size(self, dim: str) -> int | None:
         """Size of one entry of a shape; None for a letter not bound yet."""

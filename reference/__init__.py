@@ -14,7 +14,9 @@ from reference.merge_norm import merge_norm
 from reference.oracle import oracle
 from reference.proj_a import proj_a
 from reference.proj_b import proj_b
+from reference.proj_b_dequant import proj_b_dequant
 from reference.qk_softmax_pv import qk_softmax_pv
+from reference.row_quant import row_quant
 
 __all__ = [
     "column_bias",
@@ -29,6 +31,8 @@ __all__ = [
     "prefill_sparse_attn",
     "proj_a",
     "proj_b",
+    "proj_b_dequant",
     "qk_softmax_pv",
     "quantise",
+    "row_quant",
 ]

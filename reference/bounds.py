@@ -194,6 +194,31 @@ def _group_quant(inputs: Mapping[str, Any], want: Mapping[str, torch.Tensor]) ->
     }
 
 
+def _row_quant(inputs: Mapping[str, Any], want: Mapping[str, torch.Tensor]) -> dict[str, Bound]:
+    G = want["codes"].shape[1]
+    by_group = {"scale": want["row_scale"].expand(G, -1), "codes": want["codes"]}
+    bounds = _group_quant(inputs, by_group)
+    row_scale = want["row_scale"].cpu().double().nan_to_num(0.0)
+    return {
+        "codes": bounds["codes"],
+        "row_scale": Bound(4 * U * row_scale, bounds["scale"].because),
+    }
+
+
+def _proj_b_dequant(
+    inputs: Mapping[str, Any], want: Mapping[str, torch.Tensor]
+) -> dict[str, Bound]:
+    out = want["attn_out"].cpu()
+    error = 4 * U * out.double().abs().nan_to_num(0.0, 0.0)
+    return {
+        "attn_out": Bound(
+            error + spacing(out, torch.bfloat16),
+            "an exact sum, three fp32 roundings, one to bf16: at most the neighbouring bf16",
+            ROUNDING_FLIPS,
+        )
+    }
+
+
 def _dequant_sum(inputs: Mapping[str, Any], want: Mapping[str, torch.Tensor]) -> dict[str, Bound]:
     partial, scale = inputs["partial"].cpu().double(), inputs["scale"].cpu().double()
     magnitude = (partial.abs() * scale[..., None]).sum(0) * inputs["wo_b_scale"].cpu().double()
@@ -217,6 +242,8 @@ BOUNDS: dict[str, Callable[..., dict[str, Bound]]] = {
     "group_quant": _group_quant,
     "proj_b": _exact("int8 products in int32: exact"),
     "dequant_sum": _dequant_sum,
+    "row_quant": _row_quant,
+    "proj_b_dequant": _proj_b_dequant,
 }
 
 # The chain against its own reference, from the bounds above: a code flips where o_r's error meets a

@@ -12,7 +12,9 @@ from reference.inverse_rope import inverse_rope
 from reference.merge_norm import merge_norm
 from reference.proj_a import proj_a
 from reference.proj_b import proj_b
+from reference.proj_b_dequant import proj_b_dequant
 from reference.qk_softmax_pv import qk_softmax_pv
+from reference.row_quant import row_quant
 
 WAVE_TOKENS = 128  # bounds the memory of a long chunk; every token is computed by itself anyway
 
@@ -35,8 +37,9 @@ def prefill_segments(
     wo_b_scale: torch.Tensor,  # [D] fp32
     *,
     window: int = 128,
+    schedule: str = "decoupled",
 ) -> dict[str, torch.Tensor]:
-    """For all T tokens: o_r and codes [T, G, R], scale [G, T], attn_out [T, D]."""
+    """For all T tokens: o_r and codes [T, G, R], scale [G, T] (decoupled), attn_out [T, D]."""
     T = q.shape[0]
     slots = ori_kv.flatten(1, -2), ori_block_table, kv_overlay, cmp_kv.flatten(1, -2)
     waves: list[dict[str, torch.Tensor]] = []
@@ -51,13 +54,20 @@ def prefill_segments(
         )
         o_packed = inverse_rope(o_rope, live, freqs_cos[rows], freqs_sin[rows], o_packed)
         o_r = proj_a(o_packed, wo_a)
-        codes, scale = group_quant(o_r)
-        attn_out = dequant_sum(proj_b(codes, wo_b), scale, wo_b_scale)
-        waves.append(dict(o_r=o_r, codes=codes, scale=scale, attn_out=attn_out))
+        if schedule == "row_barrier":
+            codes, row_scale = row_quant(o_r)
+            attn_out = proj_b_dequant(codes, wo_b, row_scale, wo_b_scale)
+            waves.append(dict(o_r=o_r, codes=codes, attn_out=attn_out))
+        else:
+            codes, scale = group_quant(o_r)
+            attn_out = dequant_sum(proj_b(codes, wo_b), scale, wo_b_scale)
+            waves.append(dict(o_r=o_r, codes=codes, scale=scale, attn_out=attn_out))
     by_token = {name: 1 if name == "scale" else 0 for name in waves[0]}
     return {name: torch.cat([w[name] for w in waves], dim) for name, dim in by_token.items()}
 
 
-def prefill_sparse_attn(*args: torch.Tensor | int, window: int = 128) -> torch.Tensor:
+def prefill_sparse_attn(
+    *args: torch.Tensor | int, window: int = 128, schedule: str = "decoupled"
+) -> torch.Tensor:
     """attn_out [T, D] bf16; the arguments are prefill_segments'."""
-    return prefill_segments(*args, window=window)["attn_out"]  # type: ignore[arg-type]
+    return prefill_segments(*args, window=window, schedule=schedule)["attn_out"]  # type: ignore[arg-type]

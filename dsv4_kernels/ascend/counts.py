@@ -272,8 +272,9 @@ class _Translator:
         formal = re.findall(r"[ds]\d+", signature)
         actual = dict(zip(formal, _values(f"{match[2]}, {match[3] or ''}"), strict=True))
         body = body.replace("floordiv", "//").replace(" mod ", " % ")
+        body = re.sub(r"(\([^()]*\)|\w+) ceildiv (\w+)", r"-(-\1 // \2)", body)
         if "ceildiv" in body:
-            raise ValueError(f"ceildiv in {body}")
+            raise ValueError(f"cannot read the division in: {body}")
         body = re.sub(r"[ds]\d+", lambda m: actual[m[0]], body)
         function = {"affine.min": "min", "affine.max": "max"}.get(op)
         if function is None:

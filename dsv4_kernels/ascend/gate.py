@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,8 +13,8 @@ from dsv4_kernels.ascend.counts import Counts, count
 from dsv4_kernels.ascend.launches import PARTS, Compiled, compile_chunk
 from dsv4_kernels.ascend.plan import Plan, read_plan
 from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.pipeline import PIPELINE
-from dsv4_kernels.segments.budget import Budget
+from dsv4_kernels.segments.proj_a import ProjATiles
+from dsv4_kernels.segments.tiles import Budget
 
 # A budget of the unified buffer that is further than this above the compiler's plan has lost touch
 # with it.
@@ -123,9 +122,8 @@ def _minimum_bytes(compiled: Compiled) -> int:
 def a_k_tile_facts(part: str, preset: str) -> list[dict[str, Any]]:
     """What A_K_TILE 128 / 256 / 512 mean for proj_a, from its compiled code."""
     facts = []
-    own = next(node.tiles for node in PIPELINE if node.name == "proj_a")
     for a_k_tile in (128, 256, 512):
-        tiles = {"proj_a": dataclasses.replace(own, a_k_tile=a_k_tile)}
+        tiles = {"proj_a": ProjATiles(a_k_tile=a_k_tile)}
         chunk = compile_chunk(part, PRESETS[preset], tiles=tiles)
         compiled = next(c for c in chunk if c.segment == "proj_a")
         plan, counts = read_plan(compiled.launch.hivm), count_launch(compiled)

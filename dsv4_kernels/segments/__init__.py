@@ -1,4 +1,4 @@
-"""The nine boxes of the pipeline, one file each: kernel and launch function.
+"""The boxes of the pipeline, one file each: kernel and launch function.
 
 | segment       | core     | reads                                  | writes             |
 |---------------|----------|----------------------------------------|--------------------|
@@ -11,4 +11,11 @@
 | group_quant   | vector   | o_r                                    | codes, scale       |
 | proj_b        | cube     | codes, wo_b                            | partial            |
 | dequant_sum   | vector   | partial, scale, wo_b_scale             | attn_out           |
+
+In place of the last three, the schedule row_barrier has
+
+| row_quant      | vector   | o_r                                   | codes, row_scale   |
+| proj_b_dequant | cube+vec | codes, wo_b, row_scale, wo_b_scale    | attn_out           |
+
+slots.py is the one definition of a live slot, tiles.py what all tiles have in common.
 """

@@ -17,16 +17,16 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.budget import Budget, Core
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots, mapped, page_shift, resolve_slot
+from dsv4_kernels.segments.tiles import Budget, Core, Tiles
 
 # The lowest finite fp32. NEG + score rounds to NEG, exp(NEG - m) is 0 next to any live score, and
 # an all-dead block has NEG - NEG = 0 where -inf - -inf would be NaN.
 NEG = -3.4028234663852886e38
 
 
-@dataclass(frozen=True)
-class ColumnBiasTiles:
+@dataclass(frozen=True, kw_only=True)
+class ColumnBiasTiles(Tiles):
     """block_k: columns at a time; 128 int32 are 512 B, the shortest transfer that fills a line."""
 
     core: ClassVar[Core] = "AIV"
@@ -100,7 +100,7 @@ def column_bias(
     first_token: int = 0,
     bias: torch.Tensor | None = None,
     live_slots: torch.Tensor | None = None,
-    tiles: ColumnBiasTiles = ColumnBiasTiles(),
+    tiles: ColumnBiasTiles | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Which columns of each token are live (spec segment 2).
 
@@ -121,11 +121,13 @@ def column_bias(
     if N == 0:
         return bias, live_slots
     with device.on(bias) as target:
+        tiles = tiles or ColumnBiasTiles.on(target)
         _column_bias_kernel[target.grid("vector", N)](
             mapped(ori_block_table, cmp_sparse_lens), mapped(cmp_block_table, cmp_sparse_lens),
             cmp_sparse_indices, cmp_sparse_lens, bias, live_slots,
             contract["ori_entries"], contract["cmp_entries"], contract["ori_pages"],
             contract["cmp_pages"], num_tokens, first_token, contract["T"], window, N, K, KP,
             B=B, B_SHIFT=page_shift(B), DEAD=NEG, BLOCK_K=tiles.block_k,
+            **tiles.options(target),
         )  # fmt: skip
     return bias, live_slots

@@ -16,11 +16,11 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.budget import Budget, Core
+from dsv4_kernels.segments.tiles import Budget, Core, Tiles
 
 
-@dataclass(frozen=True)
-class DequantSumTiles:
+@dataclass(frozen=True, kw_only=True)
+class DequantSumTiles(Tiles):
     """block_t x block_d: 8 x 512 int32 is 16 KiB and moves 2 KiB at a time; with the fp32 copy,
     the accumulator and a doubled load it takes half of the 192 KiB unified buffer."""
 
@@ -74,7 +74,7 @@ def dequant_sum(
     wo_b_scale: torch.Tensor,  # [D] fp32
     *,
     attn_out: torch.Tensor | None = None,
-    tiles: DequantSumTiles = DequantSumTiles(),
+    tiles: DequantSumTiles | None = None,
 ) -> torch.Tensor:
     """Sum the groups' partials under their scales (spec segment 9).
 
@@ -93,9 +93,10 @@ def dequant_sum(
     if attn_out.numel() == 0:
         return attn_out
     with device.on(attn_out) as target:
+        tiles = tiles or DequantSumTiles.on(target)
         tasks = triton.cdiv(N, tiles.block_t) * triton.cdiv(D, tiles.block_d)
         _dequant_sum_kernel[target.grid("vector", tasks)](
             partial, scale, wo_b_scale, attn_out, N, G=G, D=D,
-            BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d,
+            BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d, **tiles.options(target),
         )  # fmt: skip
     return attn_out

@@ -17,12 +17,12 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.budget import Budget, Core
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots, mapped, page_shift, resolve_slot
+from dsv4_kernels.segments.tiles import Budget, Core, Tiles
 
 
-@dataclass(frozen=True)
-class GatherKvTiles:
+@dataclass(frozen=True, kw_only=True)
+class GatherKvTiles(Tiles):
     """block_k: columns per task. 32 rows are 32 KiB, enough tasks (20 a token at K = 640) to level
     the load over 48 vector cores without paying the task's set-up per row."""
 
@@ -106,7 +106,7 @@ def gather_kv(
     window: int = 128,
     first_token: int = 0,
     kv: torch.Tensor | None = None,
-    tiles: GatherKvTiles = GatherKvTiles(),
+    tiles: GatherKvTiles | None = None,
 ) -> torch.Tensor:
     """Gather each token's KV rows (spec segment 1): moves only, no arithmetic.
 
@@ -126,24 +126,26 @@ def gather_kv(
     )  # fmt: skip
     kv = contract.output("kv", kv, "N KP C", torch.bfloat16)
     contract.power_of_two("C", "kv_overlay")
-    block_k = tiles.block_k
-    contract.require(
-        1 <= block_k <= BLOCK_COLUMNS and BLOCK_COLUMNS % block_k == 0,
-        "tiles",
-        f"of a block_k that divides {BLOCK_COLUMNS}",
-        f"block_k = {block_k}",
-    )
+    if tiles is not None:
+        contract.require(
+            1 <= tiles.block_k <= BLOCK_COLUMNS and BLOCK_COLUMNS % tiles.block_k == 0,
+            "tiles",
+            f"of a block_k that divides {BLOCK_COLUMNS}",
+            f"block_k = {tiles.block_k}",
+        )
     N, K, KP, B, C = (contract[letter] for letter in ("N", "K", "KP", "B", "C"))
     if N == 0:
         return kv
     with device.on(kv) as target:
-        grid = target.grid("vector", N * (KP // block_k))
+        tiles = tiles or GatherKvTiles.on(target)
+        grid = target.grid("vector", N * (KP // tiles.block_k))
         _gather_kv_kernel[grid](
             mapped(ori_kv, kv_overlay), mapped(ori_block_table, cmp_sparse_lens), kv_overlay,
             mapped(cmp_kv, kv_overlay), mapped(cmp_block_table, cmp_sparse_lens),
             cmp_sparse_indices, cmp_sparse_lens, kv,
             contract["ori_entries"], contract["cmp_entries"], contract["ori_pages"],
             contract["cmp_pages"], num_tokens, first_token, contract["T"], window, N, K, KP,
-            B=B, B_SHIFT=page_shift(B), C=C, BLOCK_K=block_k,
+            B=B, B_SHIFT=page_shift(B), C=C, BLOCK_K=tiles.block_k,
+            **tiles.options(target),
         )  # fmt: skip
     return kv

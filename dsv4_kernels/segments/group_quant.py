@@ -19,7 +19,7 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.budget import KIB, Budget, Core
+from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
 
 AMAX_FLOOR = 1e-4  # DeepSeek-V4's act_quant: keeps 127 / amax finite for a row of zeros
 INT8_MAX = 127.0
@@ -28,8 +28,8 @@ INT8_MAX = 127.0
 ROUND_MAGIC = 12582912.0
 
 
-@dataclass(frozen=True)
-class GroupQuantTiles:
+@dataclass(frozen=True, kw_only=True)
+class GroupQuantTiles(Tiles):
     """block_t x block_r: 8 x 256 fp32 is 8 KiB and moves 1 KiB at a time; the int8 cast reserves
     large aligned buffers, with which 8 x 512 overflows the unified buffer."""
 
@@ -38,17 +38,20 @@ class GroupQuantTiles:
     block_r: int = 256
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
-        """20 fp32 tiles, most of them the cast to int8: it pads rows to 32 and goes by way of
-        fp16 and int32."""
-        return Budget(ub=20 * self.block_t * self.block_r * 4 + KIB)
+        """Six fp32 tiles, and 14 bytes an element for the cast to int8: it pads rows to 32 and goes
+        by way of fp16 and int32."""
+        tile, padded = self.block_t * self.block_r, max(self.block_t, 32) * self.block_r
+        return Budget(ub=6 * 4 * tile + 14 * padded + KIB)
 
 
-@triton.jit(do_not_specialize=["N"])
+@triton.jit(do_not_specialize=["N", "first_group", "group_count"])
 def _group_quant_kernel(
     o_r_ptr,  # [N, G, R] fp32
     codes_ptr,  # [N, G, R] int8
     scale_ptr,  # [G, N] fp32
     N,
+    first_group,
+    group_count,
     G: tl.constexpr,
     R: tl.constexpr,
     FLOOR: tl.constexpr,
@@ -60,9 +63,9 @@ def _group_quant_kernel(
     # One task: BLOCK_T tokens of one group.
     t = tl.arange(0, BLOCK_T)
     r = tl.arange(0, BLOCK_R)
-    for task in range(tl.program_id(0), tl.cdiv(N, BLOCK_T) * G, tl.num_programs(0)):
-        g = task % G
-        t0 = task // G * BLOCK_T
+    for task in range(tl.program_id(0), tl.cdiv(N, BLOCK_T) * group_count, tl.num_programs(0)):
+        g = first_group + task % group_count
+        t0 = task // group_count * BLOCK_T
         in_tokens = t0 + t < N
         tile = (t0.to(tl.int64) * G + g) * R + t[:, None] * (G * R)
 
@@ -87,11 +90,16 @@ def _group_quant_kernel(
 def group_quant(
     o_r: torch.Tensor,  # [N, G, R] fp32
     *,
+    group_range: range | None = None,
     codes: torch.Tensor | None = None,
     scale: torch.Tensor | None = None,
-    tiles: GroupQuantTiles = GroupQuantTiles(),
+    tiles: GroupQuantTiles | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Symmetric INT8 quantisation per token and group (spec segment 7).
+
+    Args:
+        group_range: the groups to quantise, all if None; what other groups have in `codes` and
+            `scale` stays.
 
     Returns (codes [N, G, R] int8 in [-127, 127], scale [G, N] fp32). Where a (token, group) holds a
     NaN or Inf its scale is NaN, so that INT8 does not hide it, and its codes are unspecified.
@@ -102,12 +110,16 @@ def group_quant(
     codes = contract.output("codes", codes, "N G R", torch.int8)
     scale = contract.output("scale", scale, "G N", torch.float32)
     N, G, R = (contract[letter] for letter in ("N", "G", "R"))
-    if scale.numel() == 0:
+    first_group, group_count = contract.group_range(group_range)
+    if scale.numel() == 0 or group_count == 0:
         return codes, scale
     with device.on(o_r) as target:
-        _group_quant_kernel[target.grid("vector", triton.cdiv(N, tiles.block_t) * G)](
-            o_r, codes, scale, N, G=G, R=R,
+        tiles = tiles or GroupQuantTiles.on(target)
+        grid = target.grid("vector", triton.cdiv(N, tiles.block_t) * group_count)
+        _group_quant_kernel[grid](
+            o_r, codes, scale, N, first_group, group_count, G=G, R=R,
             FLOOR=AMAX_FLOOR, MAX_CODE=INT8_MAX, MAGIC=ROUND_MAGIC,
             BLOCK_T=tiles.block_t, BLOCK_R=tiles.block_r,
+            **tiles.options(target),
         )  # fmt: skip
     return codes, scale

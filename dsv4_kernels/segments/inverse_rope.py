@@ -20,11 +20,11 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.budget import Budget, Core
+from dsv4_kernels.segments.tiles import Budget, Core, Tiles
 
 
-@dataclass(frozen=True)
-class InverseRopeTiles:
+@dataclass(frozen=True, kw_only=True)
+class InverseRopeTiles(Tiles):
     """block_h: heads per task, all of one group: the 8 of FLASH and PRO share one cos/sin load."""
 
     core: ClassVar[Core] = "AIV"
@@ -81,7 +81,7 @@ def inverse_rope(
     freqs_sin: torch.Tensor,  # [N, P] bf16
     o_packed: torch.Tensor,  # [G, N, J] bf16
     *,
-    tiles: InverseRopeTiles = InverseRopeTiles(),
+    tiles: InverseRopeTiles | None = None,
 ) -> torch.Tensor:
     """De-rotate o_rope into the rope columns of o_packed, in place (spec segment 5).
 
@@ -107,9 +107,11 @@ def inverse_rope(
         whole, "o_packed", f"[G, N, (H/G)*C] for H={H} and C >= P={P}", f"G = {G}, J = {J}"
     )
     with device.on(o_packed) as target:
+        tiles = tiles or InverseRopeTiles.on(target)
         grid = target.grid("vector", N * G * triton.cdiv(H // G, tiles.block_h))
         _inverse_rope_kernel[grid](
             o_rope, live_slots, freqs_cos, freqs_sin, o_packed, N,
             H=H, G=G, C=J // (H // G), P=P, BLOCK_H=tiles.block_h,
+            **tiles.options(target),
         )  # fmt: skip
     return o_packed

@@ -20,12 +20,12 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.budget import KIB, Budget, Core
 from dsv4_kernels.segments.column_bias import NEG
+from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
 
 
-@dataclass(frozen=True)
-class MergeNormTiles:
+@dataclass(frozen=True, kw_only=True)
+class MergeNormTiles(Tiles):
     """block_h: heads per task, all of one group. 8 x 512 fp32 is 16 KiB; accumulator, doubled load,
     doubled outputs and the intermediates of a step are nine such tiles, of 192 KiB."""
 
@@ -108,7 +108,7 @@ def merge_norm(
     rope_dim: int,
     o_packed: torch.Tensor | None = None,
     o_rope: torch.Tensor | None = None,
-    tiles: MergeNormTiles = MergeNormTiles(),
+    tiles: MergeNormTiles | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Online-softmax merge over blocks, then the sink (spec segment 4).
 
@@ -141,9 +141,11 @@ def merge_norm(
     if o_packed.numel() == 0:
         return o_packed, o_rope
     with device.on(o) as target:
+        tiles = tiles or MergeNormTiles.on(target)
         grid = target.grid("vector", N * groups * triton.cdiv(H // groups, tiles.block_h))
         _merge_norm_kernel[grid](
             m, l, o, live_slots, attn_sink, o_packed, o_rope, N, NB,
             H=H, G=groups, C=C, P=rope_dim, LOWEST=NEG, BLOCK_H=tiles.block_h,
+            **tiles.options(target),
         )  # fmt: skip
     return o_packed, o_rope

@@ -17,11 +17,11 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.budget import Budget, Core
+from dsv4_kernels.segments.tiles import Budget, Core, Tiles
 
 
-@dataclass(frozen=True)
-class ProjATiles:
+@dataclass(frozen=True, kw_only=True)
+class ProjATiles(Tiles):
     """block_t x block_r: 128 x 128 fp32 is 64 KiB, so that two tasks share L0C (128 KiB).
     a_k_tile: 256 bf16 are 512 B, one L2 line of the 910B/C; 128 uses half of each line and 512
     gains nothing (the seed's device sweep, read as the mean of 64 tasks: 29.06 / 26.99 / 29.05 us
@@ -40,12 +40,14 @@ class ProjATiles:
         )
 
 
-@triton.jit(do_not_specialize=["N"])
+@triton.jit(do_not_specialize=["N", "first_group", "group_count"])
 def _proj_a_kernel(
     o_packed_ptr,  # [G, N, J] bf16
     wo_a_ptr,  # [G, R, J] bf16
     o_r_ptr,  # [N, G, R] fp32
     N,
+    first_group,
+    group_count,
     G: tl.constexpr,
     R: tl.constexpr,
     J: tl.constexpr,
@@ -58,8 +60,8 @@ def _proj_a_kernel(
     token_tiles = tl.cdiv(N, BLOCK_T)
     t = tl.arange(0, BLOCK_T)
     j = tl.arange(0, A_K_TILE)
-    for task in range(tl.program_id(0), G * R_TILES * token_tiles, tl.num_programs(0)):
-        g = (task // (R_TILES * token_tiles)).to(tl.int64)
+    for task in range(tl.program_id(0), group_count * R_TILES * token_tiles, tl.num_programs(0)):
+        g = (first_group + task // (R_TILES * token_tiles)).to(tl.int64)
         t0 = task % token_tiles * BLOCK_T
         r0 = task // token_tiles % R_TILES * BLOCK_R
         r = tl.arange(0, BLOCK_R)
@@ -87,10 +89,14 @@ def proj_a(
     o_packed: torch.Tensor,  # [G, N, J] bf16
     wo_a: torch.Tensor,  # [G, R, J] bf16
     *,
+    group_range: range | None = None,
     o_r: torch.Tensor | None = None,
-    tiles: ProjATiles = ProjATiles(),
+    tiles: ProjATiles | None = None,
 ) -> torch.Tensor:
     """First half of the grouped low-rank output projection (spec segment 6).
+
+    Args:
+        group_range: the groups to compute, all if None; what other groups have in `o_r` stays.
 
     Returns o_r [N, G, R] fp32. Raises ContractError.
     """
@@ -101,12 +107,15 @@ def proj_a(
     N, G, R, J = (contract[letter] for letter in ("N", "G", "R", "J"))
     # The accumulator of a loop that never runs is not zero on Ascend.
     contract.require(J >= 1, "o_packed", "[G, N, J] with J >= 1", "J = 0")
-    if o_r.numel() == 0:
+    first_group, group_count = contract.group_range(group_range)
+    if o_r.numel() == 0 or group_count == 0:
         return o_r
     with device.on(o_r) as target:
-        tasks = G * triton.cdiv(R, tiles.block_r) * triton.cdiv(N, tiles.block_t)
+        tiles = tiles or ProjATiles.on(target)
+        tasks = group_count * triton.cdiv(R, tiles.block_r) * triton.cdiv(N, tiles.block_t)
         _proj_a_kernel[target.grid("cube", tasks)](
-            o_packed, wo_a, o_r, N, G=G, R=R, J=J,
+            o_packed, wo_a, o_r, N, first_group, group_count, G=G, R=R, J=J,
             BLOCK_T=tiles.block_t, BLOCK_R=tiles.block_r, A_K_TILE=tiles.a_k_tile,
+            **tiles.options(target),
         )  # fmt: skip
     return o_r

@@ -16,15 +16,15 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.budget import Budget, Core
+from dsv4_kernels.segments.tiles import Budget, Core, Tiles
 
 # |partial| <= 127 * 127 * R must stay below 2**31. (Up to R = 1040 it stays below 2**24, and its
 # fp32 value in dequant_sum is exact as well.)
 MAX_RANK = (2**31 - 1) // (127 * 127)
 
 
-@dataclass(frozen=True)
-class ProjBTiles:
+@dataclass(frozen=True, kw_only=True)
+class ProjBTiles(Tiles):
     """block_t x block_d: 128 x 128 int32 is 64 KiB, so that two tasks share L0C (128 KiB).
     b_k_tile: 512 int8 are 512 B, one L2 line; both operands are 64 KiB as in proj_a."""
 
@@ -41,12 +41,14 @@ class ProjBTiles:
         )
 
 
-@triton.jit(do_not_specialize=["N"])
+@triton.jit(do_not_specialize=["N", "first_group", "group_count"])
 def _proj_b_kernel(
     codes_ptr,  # [N, G, R] int8
     wo_b_ptr,  # [D, G*R] int8
     partial_ptr,  # [G, N, D] int32
     N,
+    first_group,
+    group_count,
     G: tl.constexpr,
     R: tl.constexpr,
     D: tl.constexpr,
@@ -59,8 +61,8 @@ def _proj_b_kernel(
     token_tiles = tl.cdiv(N, BLOCK_T)
     t = tl.arange(0, BLOCK_T)
     r = tl.arange(0, B_K_TILE)
-    for task in range(tl.program_id(0), G * D_TILES * token_tiles, tl.num_programs(0)):
-        g = (task // (D_TILES * token_tiles)).to(tl.int64)
+    for task in range(tl.program_id(0), group_count * D_TILES * token_tiles, tl.num_programs(0)):
+        g = (first_group + task // (D_TILES * token_tiles)).to(tl.int64)
         t0 = task % token_tiles * BLOCK_T
         d0 = (task // token_tiles % D_TILES * BLOCK_D).to(tl.int64)
         d = tl.arange(0, BLOCK_D)
@@ -88,10 +90,14 @@ def proj_b(
     codes: torch.Tensor,  # [N, G, R] int8
     wo_b: torch.Tensor,  # [D, G*R] int8
     *,
+    group_range: range | None = None,
     partial: torch.Tensor | None = None,
-    tiles: ProjBTiles = ProjBTiles(),
+    tiles: ProjBTiles | None = None,
 ) -> torch.Tensor:
     """Second half of the output projection, one INT32 partial per group (spec segment 8).
+
+    Args:
+        group_range: the groups to compute, all if None; what other groups have in `partial` stays.
 
     Returns partial [G, N, D] int32. Raises ContractError.
     """
@@ -101,12 +107,15 @@ def proj_b(
     partial = contract.output("partial", partial, "G N D", torch.int32)
     N, G, R, D = (contract[letter] for letter in ("N", "G", "R", "D"))
     contract.require(1 <= R <= MAX_RANK, "codes", f"[N, G, R] with R in 1..{MAX_RANK}", f"R = {R}")
-    if partial.numel() == 0:
+    first_group, group_count = contract.group_range(group_range)
+    if partial.numel() == 0 or group_count == 0:
         return partial
     with device.on(partial) as target:
-        tasks = G * triton.cdiv(D, tiles.block_d) * triton.cdiv(N, tiles.block_t)
+        tiles = tiles or ProjBTiles.on(target)
+        tasks = group_count * triton.cdiv(D, tiles.block_d) * triton.cdiv(N, tiles.block_t)
         _proj_b_kernel[target.grid("cube", tasks)](
-            codes, wo_b, partial, N, G=G, R=R, D=D,
+            codes, wo_b, partial, N, first_group, group_count, G=G, R=R, D=D,
             BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d, B_K_TILE=tiles.b_k_tile,
+            **tiles.options(target),
         )  # fmt: skip
     return partial

@@ -20,12 +20,12 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.budget import KIB, Budget, Core
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS
+from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
 
 
-@dataclass(frozen=True)
-class QkSoftmaxPvTiles:
+@dataclass(frozen=True, kw_only=True)
+class QkSoftmaxPvTiles(Tiles):
     """block_h: heads at a time. 32 x 512 fp32 of o is 64 KiB of L0C's 128, next to 16 KiB of S."""
 
     core: ClassVar[Core] = "MIX"
@@ -95,7 +95,7 @@ def qk_softmax_pv(
     m: torch.Tensor | None = None,
     l: torch.Tensor | None = None,
     o: torch.Tensor | None = None,
-    tiles: QkSoftmaxPvTiles = QkSoftmaxPvTiles(),
+    tiles: QkSoftmaxPvTiles | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Scores, softmax and P.V of every block of 128 columns (spec segment 3).
 
@@ -124,9 +124,11 @@ def qk_softmax_pv(
     if o.numel() == 0:
         return m, l, o
     with device.on(q) as target:
+        tiles = tiles or QkSoftmaxPvTiles.on(target)
         grid = target.grid("cube", N * NB)
         _qk_softmax_pv_kernel[grid](
             q, kv, bias, m, l, o, float(scale), N, NB,
             H=H, C=C, BLOCK_H=tiles.block_h, BLOCK_K=BLOCK_COLUMNS,
+            **tiles.options(target),
         )  # fmt: skip
     return m, l, o

@@ -1,0 +1,130 @@
+"""attn_out[t, d] = bf16( fp32( sum_k codes[t, k] * wo_b[d, k] ) * row_scale[t] * wo_b_scale[d] )
+
+row_barrier's second projection: with one scale per token the INT32 sum can run over all k = G*R at
+once and is dequantised where it ends. That makes the kernel MIX: every accumulator crosses from
+the cube to the vector cores through global memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import triton
+import triton.language as tl
+
+from dsv4_kernels import device
+from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.proj_b import MAX_RANK
+from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProjBDequantTiles(Tiles):
+    """block_t x block_d: without groups there are D / block_d tasks a wave; 64 columns deal FLASH's
+    4096 to 24 cube cores in three rounds (192 columns a core), where 128 take two (256).
+    b_k_tile: 512 int8 are 512 B, one L2 line, as in proj_b."""
+
+    core: ClassVar[Core] = "MIX"
+    block_t: int = 128
+    block_d: int = 64
+    b_k_tile: int = 512
+
+    def budget(self, sizes: Mapping[str, int]) -> Budget:
+        """The cube's part as proj_b's; each vector core of the pair dequantises half the tile in
+        place, next to the scales."""
+        tile = self.block_t // 2 * self.block_d
+        return Budget(
+            ub=4 * tile + 3 * KIB,
+            l1=2 * (self.block_t + self.block_d) * self.b_k_tile,
+            l0c=4 * self.block_t * self.block_d,
+        )
+
+
+@triton.jit(do_not_specialize=["N"])
+def _proj_b_dequant_kernel(
+    codes_ptr,  # [N, K] int8
+    wo_b_ptr,  # [D, K] int8
+    row_scale_ptr,  # [N] fp32
+    wo_b_scale_ptr,  # [D] fp32
+    attn_out_ptr,  # [N, D] bf16
+    N,
+    K: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    B_K_TILE: tl.constexpr,
+):
+    # One task: a (BLOCK_T, BLOCK_D) tile; token tiles vary fastest and share weights.
+    D_TILES: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
+    token_tiles = tl.cdiv(N, BLOCK_T)
+    t = tl.arange(0, BLOCK_T)
+    d = tl.arange(0, BLOCK_D)
+    k = tl.arange(0, B_K_TILE)
+    for task in range(tl.program_id(0), D_TILES * token_tiles, tl.num_programs(0)):
+        t0 = (task % token_tiles * BLOCK_T).to(tl.int64)
+        d0 = (task // token_tiles * BLOCK_D).to(tl.int64)
+        in_tokens = t0 + t < N
+        in_hidden = d0 + d < D
+        a_ptr = codes_ptr + t0 * K + t[:, None] * K
+        w_ptr = wo_b_ptr + d0 * K + d[:, None] * K
+
+        acc = tl.zeros((BLOCK_T, BLOCK_D), tl.int32)
+        for k0 in range(0, K, B_K_TILE):
+            a_mask = in_tokens[:, None]
+            w_mask = in_hidden[:, None]
+            if K % B_K_TILE != 0:
+                a_mask = a_mask & (k0 + k < K)[None, :]
+                w_mask = w_mask & (k0 + k < K)[None, :]
+            a = tl.load(a_ptr + (k0 + k)[None, :], mask=a_mask, other=0)
+            w = tl.load(w_ptr + (k0 + k)[None, :], mask=w_mask, other=0)
+            acc = tl.dot(a, tl.trans(w), acc, out_dtype=tl.int32)
+
+        row_scale = tl.load(row_scale_ptr + t0 + t, mask=in_tokens, other=0.0)
+        wo_b_scale = tl.load(wo_b_scale_ptr + d0 + d, mask=in_hidden, other=0.0)
+        out = acc.to(tl.float32) * row_scale[:, None] * wo_b_scale[None, :]
+        tile_ptr = attn_out_ptr + t0 * D + d0 + t[:, None] * D
+        in_tile = in_tokens[:, None] & in_hidden[None, :]
+        tl.store(tile_ptr + d[None, :], out.to(tl.bfloat16), mask=in_tile)
+
+
+def proj_b_dequant(
+    codes: torch.Tensor,  # [N, G, R] int8
+    wo_b: torch.Tensor,  # [D, G*R] int8
+    row_scale: torch.Tensor,  # [N] fp32
+    wo_b_scale: torch.Tensor,  # [D] fp32
+    *,
+    attn_out: torch.Tensor | None = None,
+    tiles: ProjBDequantTiles | None = None,
+) -> torch.Tensor:
+    """Second half of the output projection with the dequantisation behind it (spec section 6).
+
+    Args:
+        row_scale: activation scale per token, as row_quant writes it.
+        wo_b_scale: weight scale per output channel.
+
+    Returns attn_out [N, D] bf16. Raises ContractError.
+    """
+    contract = Contract("proj_b_dequant")
+    contract.tensor("codes", codes, "N G R", torch.int8)
+    contract.tensor("wo_b", wo_b, "D G*R", torch.int8)
+    contract.tensor("row_scale", row_scale, "N", torch.float32)
+    contract.tensor("wo_b_scale", wo_b_scale, "D", torch.float32)
+    attn_out = contract.output("attn_out", attn_out, "N D", torch.bfloat16)
+    N, D, K = contract["N"], contract["D"], contract["G"] * contract["R"]
+    contract.require(
+        1 <= K <= MAX_RANK, "codes", f"[N, G, R] with G*R in 1..{MAX_RANK}", f"G*R = {K}"
+    )
+    if attn_out.numel() == 0:
+        return attn_out
+    with device.on(attn_out) as target:
+        tiles = tiles or ProjBDequantTiles.on(target)
+        tasks = triton.cdiv(D, tiles.block_d) * triton.cdiv(N, tiles.block_t)
+        _proj_b_dequant_kernel[target.grid("cube", tasks)](
+            codes, wo_b, row_scale, wo_b_scale, attn_out, N, K=K, D=D,
+            BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d, B_K_TILE=tiles.b_k_tile,
+            **tiles.options(target),
+        )  # fmt: skip
+    return attn_out
