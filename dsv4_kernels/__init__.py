@@ -18,6 +18,7 @@ from dsv4_kernels.device import MissingDependency
 
 if TYPE_CHECKING:
     from dsv4_kernels.chain import prefill_sparse_attn
+    from dsv4_kernels.plan import PrefillSparseAttn
     from dsv4_kernels.segments.column_bias import column_bias
     from dsv4_kernels.segments.dequant_sum import dequant_sum
     from dsv4_kernels.segments.gather_kv import gather_kv
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
     from dsv4_kernels.segments.merge_norm import merge_norm
     from dsv4_kernels.segments.proj_a import proj_a
     from dsv4_kernels.segments.proj_b import proj_b
+    from dsv4_kernels.segments.proj_b_dequant import proj_b_dequant
     from dsv4_kernels.segments.qk_softmax_pv import qk_softmax_pv
+    from dsv4_kernels.segments.row_quant import row_quant
 
 __all__ = [
     "ContractError",
     "MissingDependency",
+    "PrefillSparseAttn",
     "column_bias",
     "dequant_sum",
     "gather_kv",
@@ -40,13 +44,17 @@ __all__ = [
     "prefill_sparse_attn",
     "proj_a",
     "proj_b",
+    "proj_b_dequant",
     "qk_softmax_pv",
+    "row_quant",
 ]
+
+_MODULES = {"prefill_sparse_attn": "chain", "PrefillSparseAttn": "plan"}  # others: segments/
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     device.require_triton()
-    module = "chain" if name == "prefill_sparse_attn" else f"segments.{name}"
+    module = _MODULES.get(name, f"segments.{name}")
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)

@@ -10,8 +10,10 @@ import contextlib
 import functools
 import importlib
 import importlib.util
+import os
 import shutil
 import threading
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -81,6 +83,13 @@ def on(tensor: torch.Tensor) -> Iterator[Target]:
 
 
 @contextlib.contextmanager
+def exclusively() -> Iterator[None]:
+    """Inside, no other thread launches: runs do not mix their launches and events."""
+    with _LAUNCHING:
+        yield
+
+
+@contextlib.contextmanager
 def compile_only(target: Target, driver: Any) -> Iterator[None]:
     """Inside, launches on meta tensors go to `driver`, which compiles them for `target`."""
     global _compile_only
@@ -99,6 +108,32 @@ def best() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("cpu")
+
+
+def stream_api(device: torch.device) -> Any:
+    """`torch.npu` or `torch.cuda`, whose Stream, Event, stream() and graphs have one interface.
+
+    None on the CPU, where work is done when a launch returns.
+    """
+    if device.type not in ("npu", "cuda"):
+        return None
+    if device.type == "npu" and os.environ.get("TRITON_ENABLE_TASKQUEUE", "1") in ("0", "false"):
+        warnings.warn(
+            "TRITON_ENABLE_TASKQUEUE=0 makes every launch synchronous: lanes will not overlap",
+            stacklevel=3,
+        )
+    return getattr(torch, device.type)
+
+
+@functools.cache
+def lane_streams(device: torch.device, api: Any, lanes: tuple[str, ...]) -> dict[str, Any]:
+    """A stream of `device` for every lane, made once: an NPU has 32 in all, handed out in turn."""
+    return {lane: api.Stream(device=device) for lane in lanes}
+
+
+def graph(api: Any) -> Any:
+    """A new `NPUGraph` or `CUDAGraph`."""
+    return api.NPUGraph() if hasattr(api, "NPUGraph") else api.CUDAGraph()
 
 
 def synchronize(device: torch.device) -> None:

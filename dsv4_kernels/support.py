@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dsv4_kernels.pipeline import PIPELINE
+from dsv4_kernels.pipeline import SEGMENTS
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def support_table() -> str:
                 node.tiles.core,
                 *("yes" if claim.shown else "no" for claim in CLAIMS),
             ]
-            for node in PIPELINE
+            for node in SEGMENTS.values()
         ),
         ["what", "", *(claim.shown or "-" for claim in CLAIMS)],
         ["shown by", "", *(claim.by for claim in CLAIMS)],

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 
 import dsv4_kernels
-from dsv4_kernels.pipeline import PIPELINE
+from dsv4_kernels.pipeline import SEGMENTS
 from poison import Poison, is_sentinel
 from reference.compare import compare, rope_columns
 
-OUTPUTS = {node.name: node.writes + node.updates for node in PIPELINE}
+OUTPUTS = {name: node.writes + node.updates for name, node in SEGMENTS.items()}
 
 
 def run_kernel(

@@ -6,17 +6,17 @@ import json
 import pytest
 import torch
 
+from dsv4_kernels import pipeline
 from dsv4_kernels.__main__ import main
 from dsv4_kernels.ascend.gate import a_k_tile_facts, judge
 from dsv4_kernels.ascend.launches import PARTS, compile_chunk
 from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.pipeline import PIPELINE
 from dsv4_kernels.segments.group_quant import GroupQuantTiles
 from dsv4_kernels.segments.proj_a import ProjATiles, proj_a
 
-SEGMENTS = [node.name for node in PIPELINE]
+SEGMENTS = list(pipeline.SEGMENTS)
 PARTS_HELD = ("Ascend910B3", "Ascend910_9392")  # an A2 and an A3
-CORES = {"proj_a": "AIC", "proj_b": "AIC", "qk_softmax_pv": "MIX"}
+CORES = {"proj_a": "AIC", "proj_b": "AIC", "qk_softmax_pv": "MIX", "proj_b_dequant": "MIX"}
 
 
 @pytest.fixture(scope="module", params=[(p, t) for p in PRESETS for t in PARTS_HELD], ids="-".join)

@@ -77,6 +77,13 @@ INPUTS: dict[str, dict[str, tuple[str, torch.dtype]]] = {
         "scale": ("G N", FP32),
         "wo_b_scale": ("D", FP32),
     },
+    "row_quant": {"o_r": ("N G R", FP32)},
+    "proj_b_dequant": {
+        "codes": ("N G R", INT8),
+        "wo_b": ("D G*R", INT8),
+        "row_scale": ("N", FP32),
+        "wo_b_scale": ("D", FP32),
+    },
 }
 OUTPUTS: dict[str, dict[str, tuple[str, torch.dtype]]] = {
     "prefill_sparse_attn": {"out": ("T D", BF16)},
@@ -89,6 +96,8 @@ OUTPUTS: dict[str, dict[str, tuple[str, torch.dtype]]] = {
     "group_quant": {"codes": ("N G R", INT8), "scale": ("G N", FP32)},
     "proj_b": {"partial": ("G N D", INT32)},
     "dequant_sum": {"attn_out": ("N D", BF16)},
+    "row_quant": {"codes": ("N G R", INT8), "row_scale": ("N", FP32)},
+    "proj_b_dequant": {"attn_out": ("N D", BF16)},
 }
 SEGMENTS = tuple(INPUTS)[1:]
 
@@ -113,11 +122,20 @@ def valid(op: str, dims: Dims = DIMS) -> Arguments:
         R=dims.o_lora_rank, D=dims.hidden, J=dims.group_inputs, KP=KP, NB=NB,
     )  # fmt: skip
     numbers: dict[str, Arguments] = {
-        "prefill_sparse_attn": dict(num_tokens=3, window=dims.window, wave_tokens=2),
+        "prefill_sparse_attn": dict(
+            num_tokens=3,
+            window=dims.window,
+            wave_tokens=2,
+            schedule="decoupled",
+            groups_per_launch=1,
+        ),  # fmt: skip
         "gather_kv": dict(num_tokens=3, window=dims.window, first_token=FIRST),
         "column_bias": dict(num_tokens=3, window=dims.window, first_token=FIRST),
         "qk_softmax_pv": dict(softmax_scale=0.25),
         "merge_norm": dict(groups=dims.groups, rope_dim=dims.rope_dim),
+        "proj_a": dict(group_range=range(1, 2)),
+        "group_quant": dict(group_range=range(0, 1)),
+        "proj_b": dict(group_range=range(0, 2)),
     }
     arguments = dict(numbers.get(op, {}))
     for name, (shape, dtype) in (INPUTS[op] | OUTPUTS[op]).items():
@@ -304,6 +322,7 @@ def wrong_integers() -> Iterator[Any]:
         ("prefill_sparse_attn", "num_tokens", (-1, T + 1), f"in 0..{T}"),
         ("prefill_sparse_attn", "window", (-1, 2**30), f"in 0..{2**30 - 1}"),
         ("prefill_sparse_attn", "wave_tokens", (0, -128), ">= 1"),
+        ("prefill_sparse_attn", "groups_per_launch", (0, -4), ">= 1"),
         ("merge_norm", "groups", (0, -2), ">= 1"),
         ("merge_norm", "rope_dim", (0, 1, 32), "in 2..16"),
     ]
@@ -446,6 +465,20 @@ def wrong_sizes() -> Iterator[Any]:
         G, j = sizes.get("G", DIMS.groups), sizes.get("J", J)
         change = sized(op, **sizes)
         yield Wrong(op, change, ("o_packed",), r"\(H/G\)\*C", f"^G = {G}, J = {j}$")
+
+    for op in ("proj_a", "group_quant", "proj_b"):
+        for groups in (range(-1, 1), range(0, 3), range(2, 1), range(0, 2, 2), (0, 1), 1):
+            change = the("group_range", lambda _, groups=groups: groups)
+            inside, got = r"^a range of groups inside 0\.\.2$", f"^{re.escape(repr(groups))}$"
+            yield Wrong(op, change, ("group_range",), inside, got)
+    for schedule in ("row", None, 3):
+        change = the("schedule", lambda _, schedule=schedule: schedule)
+        one_of, got = "^one of decoupled, row_barrier$", f"^{re.escape(repr(schedule))}$"
+        yield Wrong(chain, change, ("schedule",), one_of, got)
+    for G, R in ((2, 0), (2, MAX_RANK // 2 + 1)):
+        change = sized("proj_b_dequant", G=G, R=R)
+        got = f"^G\\*R = {G * R}$"
+        yield Wrong("proj_b_dequant", change, ("codes",), rf"G\*R in 1\.\.{MAX_RANK}", got)
 
     yield Wrong("proj_a", sized("proj_a", J=0), ("o_packed",), "J >= 1", "^J = 0$")
     for R in (0, MAX_RANK + 1):

@@ -18,7 +18,8 @@ from rich.table import Table
 from dsv4_kernels.ascend.gate import Row, a_k_tile_facts, judge
 from dsv4_kernels.ascend.launches import PARTS, Compiled, compile_chunk
 from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.pipeline import PIPELINE
+from dsv4_kernels.pipeline import SEGMENTS
+from dsv4_kernels.segments.tiles import Tiles
 
 
 def ascend(
@@ -32,7 +33,7 @@ def ascend(
 ) -> bool:
     """Compile, judge and print; True if no segment breaks what it claims."""
     _known("part", parts, PARTS)
-    _known("segment", segments, [node.name for node in PIPELINE])
+    _known("segment", segments, SEGMENTS)
     chosen = _chosen_tiles(tiles)
     console = Console(stderr=as_json)
     if not console.is_terminal:
@@ -82,13 +83,14 @@ def _rows_of(job: Job) -> list[Row]:
 
 def _chosen_tiles(settings: Sequence[str]) -> dict[str, Any]:
     """Tiles from settings like ``group_quant.block_r=512``. ValueError for what does not exist."""
-    own = {node.name: node.tiles for node in PIPELINE}
+    own = {name: node.tiles() for name, node in SEGMENTS.items()}
     chosen: dict[str, Any] = {}
     for setting in settings:
         path, _, value = setting.partition("=")
         segment, _, tile = path.partition(".")
         _known("segment", [segment], own)
-        fields = [field.name for field in dataclasses.fields(own[segment])]
+        of_cuda = {field.name for field in dataclasses.fields(Tiles)}
+        fields = [f.name for f in dataclasses.fields(own[segment]) if f.name not in of_cuda]
         _known(f"tile of {segment}", [tile], fields)
         if not value.isdigit():
             raise ValueError(f"`--tile {setting}` must end in a whole number")
