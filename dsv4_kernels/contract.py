@@ -6,10 +6,13 @@ device. Wrong values - an index out of range, say - are dealt with inside the ke
 
 from __future__ import annotations
 
-import math
+import functools
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+
+Dims = tuple[tuple[str | int, ...], ...]  # of a shape: entries, each a product of factors
 
 
 class ContractError(ValueError):
@@ -55,26 +58,21 @@ class Contract:
 
     def tensor(self, argument: str, value: Any, shape: str, dtype: torch.dtype) -> torch.Tensor:
         """A contiguous tensor of `shape` and `dtype` on the device of the tensors before it."""
-        dims = shape.split()
-        contract = f"{self._words(dims)} {_name(dtype)}"
+        dims, before = _factors(shape), dict(self.sizes)
         if not isinstance(value, torch.Tensor):
-            self.require(False, argument, contract, type(value).__name__)
-        actual = f"{list(value.shape)} {_name(value.dtype)}"
-        self.require(value.dtype == dtype and value.dim() == len(dims), argument, contract, actual)
-        for dim, size in zip(dims, value.shape, strict=True):
-            expected = self._size(dim)
-            if expected is None:
-                self.sizes[dim] = size
-            else:
-                self.require(size == expected, argument, contract, actual)
-        strides = f"strides {list(value.stride())}"
-        self.require(value.is_contiguous(), argument, f"{contract}, contiguous", strides)
+            self.require(False, argument, _words(dims, before, dtype), type(value).__name__)
+        fits = value.dtype == dtype and value.dim() == len(dims)
+        if not (fits and all(map(self._binds, dims, value.shape))):
+            actual = f"{list(value.shape)} {_name(value.dtype)}"
+            self.require(False, argument, _words(dims, before, dtype), actual)
+        if not value.is_contiguous():
+            strides = f"strides {list(value.stride())}"
+            self.require(False, argument, f"{_words(dims, before, dtype)}, contiguous", strides)
         if self._device is None:
             self._device = (argument, value.device)
         first, device = self._device
-        self.require(
-            value.device == device, argument, f"on {device} like `{first}`", str(value.device)
-        )
+        if value.device != device:
+            self.require(False, argument, f"on {device} like `{first}`", str(value.device))
         return value
 
     def output(
@@ -84,7 +82,7 @@ class Contract:
         if value is not None:
             return self.tensor(argument, value, shape, dtype)
         assert self._device is not None, "an output comes after the first input"
-        sizes = [self._size(dim) for dim in shape.split()]
+        sizes = [_size(dim, self.sizes) for dim in _factors(shape)]
         return torch.empty(sizes, dtype=dtype, device=self._device[1])  # type: ignore[arg-type]
 
     def power_of_two(self, letter: str, argument: str, low: int = 1) -> None:
@@ -103,16 +101,38 @@ class Contract:
         self.require(fits, "group_range", f"a range of groups inside 0..{G}", repr(groups))
         return groups.start, len(groups)
 
-    def _size(self, dim: str) -> int | None:
-        """Size of one entry of a shape; None for a letter not bound yet."""
-        sizes = [int(f) if f.isdigit() else self.sizes.get(f) for f in dim.split("*")]
-        known = [size for size in sizes if size is not None]
-        return math.prod(known) if len(known) == len(sizes) else None
+    def _binds(self, dim: tuple[str | int, ...], size: int) -> bool:
+        """Whether `size` is what `dim` says; a letter that has no size yet gets it."""
+        if len(dim) == 1 and dim[0] not in self.sizes and isinstance(dim[0], str):
+            self.sizes[dim[0]] = size
+            return True
+        return _size(dim, self.sizes) == size
 
-    def _words(self, dims: list[str]) -> str:
-        sizes = [(dim, self._size(dim)) for dim in dims]
-        words = [dim if size is None or dim.isdigit() else f"{dim}={size}" for dim, size in sizes]
-        return f"[{', '.join(words)}]"
+
+def _size(dim: tuple[str | int, ...], sizes: Mapping[str, int]) -> int | None:
+    """Product of the factors of one entry of a shape; None where a letter has no size yet."""
+    size = 1
+    for factor in dim:
+        known = factor if isinstance(factor, int) else sizes.get(factor)
+        if known is None:
+            return None
+        size *= known
+    return size
+
+
+def _words(dims: Dims, sizes: Mapping[str, int], dtype: torch.dtype) -> str:
+    words = []
+    for dim in dims:
+        name, size = "*".join(map(str, dim)), _size(dim, sizes)
+        words.append(name if size is None or name == str(size) else f"{name}={size}")
+    return f"[{', '.join(words)}] {_name(dtype)}"
+
+
+@functools.cache
+def _factors(shape: str) -> Dims:
+    """The entries of a shape, each as its factors: "D G*R" is (("D",), ("G", "R"))."""
+    entries = [entry.split("*") for entry in shape.split()]
+    return tuple(tuple(int(f) if f.isdigit() else f for f in entry) for entry in entries)
 
 
 def _name(dtype: torch.dtype) -> str:

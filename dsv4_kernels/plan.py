@@ -254,6 +254,12 @@ def check(arguments: Buffers, window: int) -> Contract:
 
 def _named(args: tuple[Any, ...]) -> Buffers:
     """The arguments by name, pools without the dimension of the one KV head."""
+    Contract("prefill_sparse_attn").require(
+        len(args) == len(ARGUMENTS),
+        "args",
+        f"{len(ARGUMENTS)} arguments, {ARGUMENTS[0]} to {ARGUMENTS[-1]}",
+        str(len(args)),
+    )
     arguments: Buffers = dict(zip(ARGUMENTS, args, strict=True))
     for name in ("ori_kv", "cmp_kv"):
         pool = arguments[name]

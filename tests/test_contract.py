@@ -128,7 +128,7 @@ def valid(op: str, dims: Dims = DIMS) -> Arguments:
             wave_tokens=2,
             schedule="decoupled",
             groups_per_launch=1,
-        ),  # fmt: skip
+        ),
         "gather_kv": dict(num_tokens=3, window=dims.window, first_token=FIRST),
         "column_bias": dict(num_tokens=3, window=dims.window, first_token=FIRST),
         "qk_softmax_pv": dict(softmax_scale=0.25),

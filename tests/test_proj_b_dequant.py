@@ -1,0 +1,64 @@
+"""proj_b_dequant: one INT32 sum over all groups, dequantised at its end."""
+
+import pytest
+import torch
+
+from against import check_segment, run_kernel
+from dsv4_kernels.segments.proj_b_dequant import ProjBDequantTiles
+
+
+def draw(generator, device, N=5, G=2, R=40, D=72):
+    def integers(*shape):
+        return torch.randint(-127, 128, shape, generator=generator).to(torch.int8)
+
+    inputs = {
+        "codes": integers(N, G, R),
+        "wo_b": integers(D, G * R),
+        "row_scale": torch.rand(N, generator=generator) + 0.01,
+        "wo_b_scale": torch.rand(D, generator=generator) + 0.01,
+    }
+    return {name: value.to(device) for name, value in inputs.items()}
+
+
+@pytest.mark.parametrize(
+    ("N", "G", "R", "D"),
+    [(0, 2, 40, 72), (5, 2, 40, 0), (1, 1, 1, 1), (5, 2, 40, 72), (130, 3, 200, 130)],
+)
+def test_against_reference(N, G, R, D, generator, device, poison):
+    check_segment("proj_b_dequant", draw(generator, device, N=N, G=G, R=R, D=D), poison)
+
+
+@pytest.mark.parametrize(("G", "D"), [(8, 4096), (16, 7168)])
+def test_full_widths(G, D, generator, device, poison):
+    check_segment("proj_b_dequant", draw(generator, device, N=2, G=G, R=1024, D=D), poison)
+
+
+def test_the_sum_is_exact_beyond_fp32(device, poison):
+    """Up to an odd number above 2**24 and down again, which fp32 would round on the way."""
+    codes = torch.full((1, 2, 2047), 127, dtype=torch.int8, device=device)
+    wo_b = torch.full((1, 2 * 2047), 127, dtype=torch.int8, device=device)
+    wo_b[0, 2047:] = -127
+    wo_b[0, -1] = -126
+    one = torch.ones(1, device=device)
+    inputs = dict(codes=codes, wo_b=wo_b, row_scale=one, wo_b_scale=one)
+    assert run_kernel("proj_b_dequant", inputs, poison)["attn_out"].item() == 127
+
+
+def test_scales_multiply_row_and_channel(generator, device, poison):
+    """Powers of two change nothing but the exponent."""
+    inputs = draw(generator, device)
+    want = run_kernel("proj_b_dequant", inputs, poison)["attn_out"]
+    inputs["row_scale"][3] *= 4
+    inputs["wo_b_scale"][7] *= 0.5
+    got = run_kernel("proj_b_dequant", inputs, poison)["attn_out"]
+    factor = torch.ones_like(want)
+    factor[3] *= 4
+    factor[:, 7] *= 0.5
+    assert torch.equal(got, want * factor)
+
+
+def test_tiles_change_no_bit(generator, device, poison):
+    inputs = draw(generator, device, N=19, R=300, D=200)
+    want = run_kernel("proj_b_dequant", inputs, poison)["attn_out"]
+    tiles = ProjBDequantTiles(block_t=16, block_d=128, b_k_tile=128)
+    assert torch.equal(run_kernel("proj_b_dequant", inputs, poison, tiles=tiles)["attn_out"], want)
