@@ -13,10 +13,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from dsv4_kernels import device as devices
-from dsv4_kernels.chain import WAVE_TOKENS, prefill_sparse_attn
+from dsv4_kernels.chain import prefill_sparse_attn
 from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.executors import Executor
 from dsv4_kernels.inputs import PrefillInputs, make_inputs
 from dsv4_kernels.pipeline import PIPELINE, Buffers, Node
+from dsv4_kernels.plan import WAVE_TOKENS
 
 try:
     import reference
@@ -118,8 +120,11 @@ def demo(*, preset: str, layer: str, tokens: int, start: int, seed: int) -> bool
     return holds and within
 
 
-def _chain(inputs: PrefillInputs, executor: Any = None) -> torch.Tensor:
-    options = {} if executor is None else {"executor": executor}
+def _chain(inputs: PrefillInputs, executor: Executor | None = None) -> torch.Tensor:
+    """The chain; under an executor of the demo's, with one launch for all groups of a segment."""
+    options: dict[str, Any] = {}
+    if executor is not None:
+        options.update(executor=executor, groups_per_launch=inputs.wo_a.shape[0])
     return prefill_sparse_attn(*inputs.args(), window=inputs.window, **options)
 
 
