@@ -87,12 +87,14 @@ def test_a_tile_that_only_fits_without_double_buffering_is_a_breach():
 
 def test_the_command_prints_json_and_exits_by_the_verdict(capsys):
     assert main(["ascend", "--json", "--preset", "FLASH", "--part", "Ascend910B3"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
+    rows = printed["segments"]
+    assert [fact["A_K_TILE"] for fact in printed["a_k_tile"]] == [128, 256, 512]
     assert [row["segment"] for row in rows] == SEGMENTS
     assert all(row["breaches"] == [] for row in rows)
     arguments = ["--preset", "FLASH", "--part", "Ascend910B3", "--segment", "group_quant"]
     assert main(["ascend", "--json", *arguments, "--tile", "group_quant.block_r=512"]) == 1
-    (row,) = json.loads(capsys.readouterr().out)
+    (row,) = json.loads(capsys.readouterr().out)["segments"]
     assert "bytes needed" in row["breaches"][0]
 
 

@@ -46,7 +46,11 @@ def ascend(
             rows += judged
             progress.update(task, description=f"compiled {preset} for {part}", advance=1)
     if as_json:
-        print(json.dumps([dataclasses.asdict(row) for row in rows], indent=1))
+        printed = {
+            "segments": [dataclasses.asdict(row) for row in rows],
+            "a_k_tile": a_k_tile_facts(parts[0], presets[0]),
+        }
+        print(json.dumps(printed, indent=1))
     else:
         console.print(_plan_table(rows))
         console.print(_counts_table(rows))
