@@ -94,6 +94,8 @@ def happens_before(log: Sequence[Entry]) -> dict[Any, frozenset[Any]]:
             known[stream] = done | {what}
         elif kind == "record":
             known[what] = done
-        else:
+        elif kind == "wait":
             known[stream] = done | known[what]
+        else:
+            raise ValueError(f"cannot tell what a {kind} is ordered by")
     return before

@@ -219,16 +219,19 @@ def test_a_row_of_too_many_ranks_is_for_decoupled_only(device):
         plan_of(inputs, schedule="row_barrier")
 
 
-def test_threads_share_a_plan(device, seed):
+@pytest.mark.parametrize("shared", [True, False], ids=["one plan", "two plans"])
+def test_threads_do_not_meet(shared, device, seed):
     chunks = [make_inputs(SMALL, tokens=6, start=s, seed=seed, device=device) for s in (40, 44)]
-    plan = plan_of(chunks[0], wave_tokens=3)
+    plans = [plan_of(inputs, wave_tokens=3) for inputs in chunks]
+    if shared:
+        plans[1] = plans[0]
     want = [chain(inputs) for inputs in chunks]
     wrong = []
 
     def work(which: int) -> None:
         out = torch.empty_like(want[which])
         for _ in range(20):
-            plan.run(*chunks[which].args(), out=out)
+            plans[which].run(*chunks[which].args(), out=out)
             if not torch.equal(out, want[which]):
                 wrong.append(which)
 
