@@ -34,7 +34,13 @@ ARGUMENTS = (
     "cmp_sparse_indices", "cmp_sparse_lens", "attn_sink", "num_tokens", "freqs_cos", "freqs_sin",
     "wo_a", "wo_b", "wo_b_scale",
 )  # fmt: skip
-# Those with a row per token; a wave sees its own rows of them.
+# The sizes that a plan's workspace depends on, and an argument that has each; those of pools and
+# tables may differ by run.
+_FIXED = {
+    "T": "q", "H": "q", "C": "q", "K": "cmp_sparse_indices", "P": "freqs_cos",
+    "G": "wo_a", "R": "wo_a", "D": "wo_b",
+}  # fmt: skip
+# Arguments with a row per token; a wave sees its own rows of them.
 _PER_TOKEN = ("q", "cmp_sparse_indices", "cmp_sparse_lens", "freqs_cos", "freqs_sin")
 
 
@@ -85,7 +91,7 @@ class PrefillSparseAttn:
             )
         self.device: torch.device = arguments["q"].device
         self._window = window
-        self._sizes = _fixed_sizes(contract)
+        self._sizes = {letter: contract[letter] for letter in _FIXED}
         self._wave_tokens = wave_tokens
         self._accepted = _signature(arguments)
         self._executor = executor or executors.default(self.nodes, self.device)
@@ -156,8 +162,8 @@ class PrefillSparseAttn:
             for letter, size in self._sizes.items():
                 contract.require(
                     contract[letter] == size,
-                    "q" if letter in "THC" else "args",
-                    f"of the plan's sizes, {letter}={size}",
+                    _FIXED[letter],
+                    f"of the plan's size, {letter}={size}",
                     f"{letter} = {contract[letter]}",
                 )
             contract.require(
@@ -276,8 +282,3 @@ def _signature(arguments: Buffers) -> tuple[Any, ...]:
         else type(value)
         for value in arguments.values()
     )
-
-
-def _fixed_sizes(contract: Contract) -> dict[str, int]:
-    """The sizes that the workspace depends on; those of pools and tables may differ by run."""
-    return {letter: contract[letter] for letter in ("T", "K", "H", "C", "P", "G", "R", "D")}

@@ -187,7 +187,7 @@ def test_other_sizes_are_refused(change, device, seed):
     plan = plan_of(make_inputs(**own))
     other = make_inputs(**own | change)
     letter = {"tokens": "T", "dims": "D", "layer": "K"}[next(iter(change))]
-    with pytest.raises(ContractError, match=f"of the plan's sizes, {letter}=.*, got {letter} = "):
+    with pytest.raises(ContractError, match=f"of the plan's size, {letter}=.*, got {letter} = "):
         plan.run(*other.args())
 
 
