@@ -1,4 +1,4 @@
-"""Command line: ``python -m dsv4_kernels demo | ascend``."""
+"""Command line: ``python -m dsv4_kernels demo | graph | ascend``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from dsv4_kernels.device import MissingDependency
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs import LAYER_RATIOS
 
-_MODULES = {"demo": "demo", "ascend": "ascend.report"}
+_MODULES = {"demo": "demo", "ascend": "ascend.report", "graph": "graph"}
+
+
+def _positive(text: str) -> int:
+    """A whole number above 0; argparse turns the error into a line of its own."""
+    if not text.isdigit() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text}")
+    return int(text)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -27,6 +34,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--start", type=int, default=4000, metavar="P", help="absolute position of the first token"
     )
     demo.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+
+    graph = commands.add_parser("graph", help="print a schedule as a Mermaid diagram")
+    graph.add_argument("--schedule", default="decoupled", help="decoupled or row_barrier")
+    graph.add_argument("--groups", type=_positive, default=8, metavar="G", help="FLASH has 8")
+    graph.add_argument("--groups-per-launch", type=_positive, default=4, metavar="N")
 
     ascend = commands.add_parser(
         "ascend", help="compile every segment by the Ascend compiler and check its memory plan"

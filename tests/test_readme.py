@@ -1,13 +1,64 @@
-"""What the README says of support is what the data says."""
+"""What the README prints is what the commands print."""
 
 from pathlib import Path
 
+import pytest
+
+from dsv4_kernels import pipeline
+from dsv4_kernels.__main__ import main
+from dsv4_kernels.graph import mermaid
 from dsv4_kernels.support import support_table
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def between(start: str, end: str) -> str:
+    text = README.read_text()
+    begin = text.index("\n", text.index(start)) + 1
+    return text[begin : text.index(end)].rstrip("\n")
 
 
 def test_the_support_table_is_the_printed_one():
-    text = README.read_text()
-    block = text.split("tests/test_readme.py -->\n")[1].split("\n<!-- end of support")[0]
-    assert block == support_table(), "paste: python -m dsv4_kernels.support"
+    assert between("<!-- support:", "<!-- end of support") == support_table()
+
+
+def test_the_diagram_is_the_printed_one(capsys):
+    assert main(["graph"]) == 0
+    assert between("```mermaid", "```\n<!-- end of graph") == capsys.readouterr().out.rstrip("\n")
+
+
+@pytest.mark.parametrize("schedule", pipeline.SCHEDULES)
+def test_a_diagram_has_every_launch_and_every_hand_over(schedule):
+    nodes = pipeline.SCHEDULES[schedule](8, 2)
+    text = mermaid(nodes)
+    for place, node in enumerate(nodes):
+        assert f'n{place}["{node.label}<br/>{node.lane}"]' in text
+        for buffer in {*node.reads, *node.updates} & {*pipeline.WORKSPACE}:
+            into = [line for line in text.splitlines() if line.endswith(f"--> n{place}")]
+            assert any(buffer in line for line in into), (node.label, buffer)
+
+
+def test_o_packed_comes_from_the_last_to_write_it():
+    places = {node.name: place for place, node in enumerate(pipeline.PIPELINE)}
+    text = mermaid(pipeline.PIPELINE)
+    proj_a = places["proj_a"]
+    assert f'n{places["inverse_rope"]} -- "o_packed" --> n{proj_a}' in text
+    assert f"n{places['merge_norm']} --" in text
+    into = [line for line in text.splitlines() if line.endswith(f"--> n{proj_a}")]
+    assert len(into) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--schedule", "row"], "unknown schedule 'row': known are decoupled, row_barrier"),
+        (["--groups", "0"], "must be a whole number above 0, got 0"),
+    ],
+)
+def test_a_wrong_graph_is_one_sentence(arguments, sentence, capsys):
+    try:
+        code = main(["graph", *arguments])
+    except SystemExit as left:
+        code = left.code
+    assert code == 2
+    assert sentence in capsys.readouterr().err
