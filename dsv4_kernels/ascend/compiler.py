@@ -7,24 +7,22 @@ before that is real: tiling, memory plan, double buffering, synchronisation, and
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from triton.backends import Backend, backends
 from triton.backends.compiler import GPUTarget
-from triton.backends.driver import Benchmarker, DriverBase
 from triton.compiler.errors import MLIRCompilationError
 from triton.runtime.cache import get_cache_manager
 
 from dsv4_kernels.front_half import FrontHalfBackend, Stage, bishengir
+from dsv4_kernels.recorded import RecordingDriver
 
 # triton-ascend 3.2.0, compiler.py, linalg_to_bin_enable_npu_compile_A2_A3: its launch options and
 # the compiler's flags for them. One that is None is not passed.
@@ -72,31 +70,13 @@ class AscendCompileBackend(FrontHalfBackend):
         return (hivm,)
 
 
-class CompileOnlyDriver(DriverBase):
-    """Compiles what is launched for one part, and keeps a record of it instead of running it."""
+class CompileOnlyDriver(RecordingDriver["Launch"]):
+    """Compiles what is launched for one part by the Ascend compiler, and records it."""
 
-    def __init__(self, part: str) -> None:
-        super().__init__()
-        self.part = part
-        self.launches: list[Launch] = []
-        self.utils = self
-
-    @classmethod
-    def is_active(cls) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """Never chosen by Triton on its own."""
-        return False
+    refusals = (MLIRCompilationError,)
 
     def get_current_target(self) -> GPUTarget:  # pyright: ignore[reportIncompatibleMethodOverride]
         return GPUTarget(AscendCompileBackend.name, self.part, 0)
-
-    def get_current_device(self) -> str:
-        return f"compile for {self.part}"  # keys Triton's table of compiled kernels
-
-    def get_current_stream(self, device: str) -> None:
-        return None
-
-    def get_benchmarker(self) -> Benchmarker:
-        raise NotImplementedError("nothing runs here")
 
     def get_device_properties(self, device: str) -> dict[str, int]:
         return {"max_shared_mem": 0}
@@ -124,13 +104,8 @@ class CompileOnlyDriver(DriverBase):
 
         return launch
 
-    @contextlib.contextmanager
-    def recording_refusals(self) -> Iterator[None]:
-        """Inside, a kernel that the compiler refuses is recorded like any other launch."""
-        try:
-            yield
-        except MLIRCompilationError as error:
-            self.launches.append(Launch(refusal=str(error)))
+    def refused(self, why: str) -> Launch:
+        return Launch(refusal=why)
 
 
 @functools.cache

@@ -9,10 +9,12 @@ from typing import Any
 
 import torch
 
+from dsv4_kernels.ascend.compiler import Launch
 from dsv4_kernels.ascend.counts import Counts, count
-from dsv4_kernels.ascend.launches import PARTS, Compiled, compile_chunk
+from dsv4_kernels.ascend.launches import PARTS, compile_chunk
 from dsv4_kernels.ascend.plan import Plan, read_plan
 from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.recorded import Compiled
 from dsv4_kernels.segments.proj_a import ProjATiles
 from dsv4_kernels.segments.tiles import Budget
 
@@ -42,7 +44,7 @@ class Row:
     compile_seconds: float = 0.0
 
 
-def judge(compiled: Compiled, preset: str, part: str) -> Row:
+def judge(compiled: Compiled[Launch], preset: str, part: str) -> Row:
     """Hold one compiled segment against its claims."""
     launch, tiles = compiled.launch, compiled.tiles
     if launch.refusal:
@@ -69,7 +71,7 @@ def judge(compiled: Compiled, preset: str, part: str) -> Row:
 
 
 def _breaches(
-    compiled: Compiled, plan: Plan, budget: Budget, counts: Counts, cube_cores: int
+    compiled: Compiled[Launch], plan: Plan, budget: Budget, counts: Counts, cube_cores: int
 ) -> Iterator[str]:
     if plan.core != compiled.tiles.core:
         yield f"compiled for {plan.core}, claimed {compiled.tiles.core}"
@@ -94,7 +96,7 @@ def _breaches(
         yield f"the compiler knows {plan.cube_cores} cube cores, {cube_cores} assumed"
 
 
-def count_launch(compiled: Compiled) -> Counts:
+def count_launch(compiled: Compiled[Launch]) -> Counts:
     """What the launch moves and computes, over all its programs."""
     launch = compiled.launch
     arguments = {
@@ -104,7 +106,7 @@ def count_launch(compiled: Compiled) -> Counts:
     return count(launch.hivm, launch.grid, arguments)
 
 
-def _minimum_bytes(compiled: Compiled) -> int:
+def _minimum_bytes(compiled: Compiled[Launch]) -> int:
     """Each input once, each output once: of the pools the rows gathered, of o_packed the columns
     that the segment writes."""
     tensors = {k: v for k, v in compiled.launch.arguments.items() if isinstance(v, torch.Tensor)}

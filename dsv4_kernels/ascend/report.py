@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from dsv4_kernels import gates
+from dsv4_kernels.ascend.compiler import Launch
 from dsv4_kernels.ascend.gate import Row, a_k_tile_facts, judge
-from dsv4_kernels.ascend.launches import PARTS, Compiled, compile_chunk
+from dsv4_kernels.ascend.launches import PARTS, compile_chunk, part_target
 from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.gates import chosen_tiles, in_parallel, require_known
 from dsv4_kernels.pipeline import SEGMENTS
-from dsv4_kernels.segments.tiles import Tiles
+from dsv4_kernels.recorded import Compiled
 
 
 def ascend(
@@ -32,17 +31,15 @@ def ascend(
     save: str | None,
 ) -> bool:
     """Compile, judge and print; True if no segment breaks what it claims."""
-    _known("part", parts, PARTS)
-    _known("segment", segments, SEGMENTS)
-    chosen = _chosen_tiles(tiles)
-    console = Console(stderr=as_json)
-    if not console.is_terminal:
-        console.width = max(console.width, 150)
+    require_known("part", parts, PARTS)
+    require_known("segment", segments, SEGMENTS)
+    chosen = chosen_tiles(tiles, part_target(parts[0]))  # one family of devices, one set of tiles
+    console = gates.console(as_json=as_json)
     jobs = [(preset, part, segments, chosen, save) for preset in presets for part in parts]
     rows: list[Row] = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("compiling", total=len(jobs))
-        for (preset, part, *_), judged in zip(jobs, _in_parallel(jobs), strict=True):
+        for (preset, part, *_), judged in zip(jobs, in_parallel(_rows_of, jobs), strict=True):
             rows += judged
             progress.update(task, description=f"compiled {preset} for {part}", advance=1)
     if as_json:
@@ -65,16 +62,6 @@ def ascend(
 Job = tuple[str, str, Sequence[str], dict[str, Any], str | None]
 
 
-def _in_parallel(jobs: Sequence[Job]) -> Iterator[list[Row]]:
-    """The rows of each job, in order; several jobs in processes of their own, one per core."""
-    if len(jobs) == 1:
-        yield _rows_of(jobs[0])
-        return
-    workers = min(len(jobs), os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(_rows_of, jobs)
-
-
 def _rows_of(job: Job) -> list[Row]:
     preset, part, segments, tiles, save = job
     chunk = compile_chunk(part, PRESETS[preset], tiles=tiles)
@@ -85,31 +72,7 @@ def _rows_of(job: Job) -> list[Row]:
     return [judge(compiled, preset, part) for compiled in wanted]
 
 
-def _chosen_tiles(settings: Sequence[str]) -> dict[str, Any]:
-    """Tiles from settings like ``group_quant.block_r=512``. ValueError for what does not exist."""
-    own = {name: node.tiles() for name, node in SEGMENTS.items()}
-    chosen: dict[str, Any] = {}
-    for setting in settings:
-        path, _, value = setting.partition("=")
-        segment, _, tile = path.partition(".")
-        _known("segment", [segment], own)
-        of_cuda = {field.name for field in dataclasses.fields(Tiles)}
-        fields = [f.name for f in dataclasses.fields(own[segment]) if f.name not in of_cuda]
-        _known(f"tile of {segment}", [tile], fields)
-        if not value.isdigit():
-            raise ValueError(f"`--tile {setting}` must end in a whole number")
-        current = chosen.get(segment, own[segment])
-        chosen[segment] = dataclasses.replace(current, **{tile: int(value)})
-    return chosen
-
-
-def _known(what: str, names: Sequence[str], known: Any) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"unknown {what} {name!r}: known are {', '.join(known)}")
-
-
-def _save(compiled: Compiled, folder: Path) -> None:
+def _save(compiled: Compiled[Launch], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for stage, text in {**compiled.launch.stages, "hivm": compiled.launch.hivm}.items():
         (folder / f"{compiled.segment}.{stage}.mlir").write_text(text)
