@@ -84,8 +84,10 @@ def test_large_scores_do_not_overflow(generator, device, poison):
     assert (got["l"] >= 1).all()  # the largest score contributes exp(0)
 
 
-def test_head_tile_changes_no_bit(generator, device, poison):
+@pytest.mark.parametrize("heads_per_task", [None, 16, 32])
+def test_head_tiles_change_no_bit(heads_per_task, generator, device, poison):
     inputs = draw(generator, device, H=20)
     want = run_kernel("qk_softmax_pv", inputs, poison)
-    got = run_kernel("qk_softmax_pv", inputs, poison, tiles=QkSoftmaxPvTiles(block_h=16))
+    tiles = QkSoftmaxPvTiles(block_h=16, heads_per_task=heads_per_task)
+    got = run_kernel("qk_softmax_pv", inputs, poison, tiles=tiles)
     assert all(torch.equal(got[name], want[name]) for name in want)

@@ -26,10 +26,23 @@ from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
 
 @dataclass(frozen=True, kw_only=True)
 class QkSoftmaxPvTiles(Tiles):
-    """block_h: heads at a time. 32 x 512 fp32 of o is 64 KiB of L0C's 128, next to 16 KiB of S."""
+    """block_h: heads at a time. 32 x 512 fp32 of o is 64 KiB of L0C's 128, next to 16 KiB of S.
+    heads_per_task: heads that share a load of KV, in steps of block_h; None is all of them."""
 
     core: ClassVar[Core] = "MIX"
     block_h: int = 32
+    heads_per_task: int | None = None
+
+    @classmethod
+    def cuda(cls) -> QkSoftmaxPvTiles:
+        """64 heads, the least that wgmma takes, and no others in the task: KV is 128 x 512 bf16 =
+        128 KiB, q 64 KiB, together 192 of 227; o passes through the same 192 KiB to its stores,
+        and a second 64 heads would want KV to stay (256 KiB). PRO reads its KV twice, the second
+        time from L2.
+
+        8 warps: 64 x 512 fp32 is 128 accumulator registers a thread, of 255. 4 warps spill, and so
+        do 16, which have at most 128 each. One stage: a second KV does not fit."""
+        return cls(block_h=64, heads_per_task=64, num_warps=8, num_stages=1)
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """Each vector core of the pair has half the rows of S; each reduction wants 4 KiB."""
@@ -54,21 +67,25 @@ def _qk_softmax_pv_kernel(
     NB,
     H: tl.constexpr,
     C: tl.constexpr,
+    TASK_H: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    # One task: one block of one token, its KV loaded once for all heads. The loop over heads is
-    # inside for that, and because only so does the compiler double-buffer KV in L1. The masks stay
-    # where BLOCK_H divides H: without them one vector core of a pair does all the storing.
+    # One task: TASK_H heads of one block of one token, KV loaded once for them. The loop over heads
+    # is inside for that, and because only so does the Ascend compiler double-buffer KV in L1. The
+    # masks stay where BLOCK_H divides H: without them one vector core of a pair does all the
+    # storing.
+    HEAD_TASKS: tl.constexpr = (H + TASK_H - 1) // TASK_H
     c = tl.arange(0, C)
     k = tl.arange(0, BLOCK_K)
-    for task in range(tl.program_id(0), N * NB, tl.num_programs(0)):
-        t = (task // NB).to(tl.int64)
-        block = task.to(tl.int64)  # row of [N * NB, ...]
+    for task in range(tl.program_id(0), N * NB * HEAD_TASKS, tl.num_programs(0)):
+        row = task // HEAD_TASKS  # of [N * NB, ...]
+        t = (row // NB).to(tl.int64)
+        block = row.to(tl.int64)
         kv = tl.load(kv_ptr + block * BLOCK_K * C + k[:, None] * C + c[None, :])
         bias = tl.load(bias_ptr + block * BLOCK_K + k)
-        for h0 in range(0, H, BLOCK_H):
-            h = h0 + tl.arange(0, BLOCK_H)
+        for h0 in range(0, TASK_H, BLOCK_H):
+            h = task % HEAD_TASKS * TASK_H + h0 + tl.arange(0, BLOCK_H)
             in_heads = h < H
             q_rows_ptr = q_ptr + t * H * C + h[:, None] * C
             q = tl.load(q_rows_ptr + c[None, :], mask=in_heads[:, None], other=0.0)
@@ -125,10 +142,11 @@ def qk_softmax_pv(
         return m, l, o
     with device.on(q) as target:
         tiles = tiles or QkSoftmaxPvTiles.on(target)
-        grid = target.grid("cube", N * NB)
+        task_h = H if tiles.heads_per_task is None else tiles.heads_per_task
+        grid = target.grid("cube", N * NB * triton.cdiv(H, task_h))
         _qk_softmax_pv_kernel[grid](
             q, kv, bias, m, l, o, float(scale), N, NB,
-            H=H, C=C, BLOCK_H=tiles.block_h, BLOCK_K=BLOCK_COLUMNS,
+            H=H, C=C, TASK_H=task_h, BLOCK_H=tiles.block_h, BLOCK_K=BLOCK_COLUMNS,
             **tiles.options(target),
         )  # fmt: skip
     return m, l, o
