@@ -22,9 +22,9 @@ import torch
 
 Lane = Literal["cube", "vector"]
 
-# Triton's interface counts on one launch filling the machine; on a GPU the vector segments are
-# bound by memory, and a few resident programs per multiprocessor hide its latency.
-_CUDA_VECTOR_PROGRAMS_PER_SM = 8
+# A GPU deals the programs of a grid to its multiprocessors as they fall free, as many to each as
+# its registers and shared memory hold: a program per task, up to what a grid can have.
+_CUDA_PROGRAMS = 2**31 - 1
 
 _LAUNCHING = threading.RLock()
 
@@ -41,8 +41,8 @@ class Target:
 
     kind: str  # "npu" | "cuda" | "cpu"
     name: str
-    cube_programs: int  # programs of a kernel with a dot: cube cores, multiprocessors or threads
-    vector_programs: int  # programs of a vector-only kernel
+    cube_programs: int  # most programs of a kernel with a dot: cube cores, or threads of a CPU
+    vector_programs: int  # most programs of a vector-only kernel
 
     def grid(self, lane: Lane, tasks: int) -> tuple[int]:
         """Grid of a persistent kernel over `tasks`: never more programs than cores, at least 1."""
@@ -161,9 +161,12 @@ def _target(device: torch.device) -> Target:
         cores = utils.get_device_properties(device.index or 0)
         name = torch.npu.get_device_name(device)  # type: ignore[attr-defined]
         return Target("npu", name, cores["num_aicore"], cores["num_vectorcore"])
-    properties = torch.cuda.get_device_properties(device)
-    sms = properties.multi_processor_count
-    return Target("cuda", properties.name, sms, sms * _CUDA_VECTOR_PROGRAMS_PER_SM)
+    return cuda_target(torch.cuda.get_device_name(device))
+
+
+def cuda_target(name: str) -> Target:
+    """What a launch needs to know of any NVIDIA GPU."""
+    return Target("cuda", name, _CUDA_PROGRAMS, _CUDA_PROGRAMS)
 
 
 def _cpu_target() -> Target:

@@ -292,6 +292,11 @@ def test_a_grid_has_no_more_programs_than_cores(lane: Any, tasks: int, programs:
     assert target.grid(lane, tasks) == (programs,)
 
 
+def test_a_gpu_gets_a_program_per_task() -> None:
+    for lane in ("cube", "vector"):
+        assert devices.cuda_target("H100").grid(lane, 20_480) == (20_480,)
+
+
 def test_best_is_the_cpu_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "_npu_present", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

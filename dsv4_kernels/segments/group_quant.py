@@ -37,6 +37,13 @@ class GroupQuantTiles(Tiles):
     core: ClassVar[Core] = "AIV"
     block_r: int = 256
 
+    @classmethod
+    def cuda(cls) -> GroupQuantTiles:
+        """Whole rows of FLASH and PRO, R = 1024, so that the second pass finds in L1 what the first
+        read. 2 x 1024 fp32 is 8 KiB, 16 registers a thread; FLASH's 512 tasks are 4 a
+        multiprocessor."""
+        return cls(block_t=2, block_r=1024)
+
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """Six fp32 tiles, and 14 bytes an element for the cast to int8: it pads rows to 32 and goes
         by way of fp16 and int32."""

@@ -32,6 +32,12 @@ class MergeNormTiles(Tiles):
     core: ClassVar[Core] = "AIV"
     block_h: int = 8
 
+    @classmethod
+    def cuda(cls) -> MergeNormTiles:
+        """Half of a group's heads: 4 x 512 fp32 is 16 accumulator registers a thread and as many
+        for the load. Nine programs are resident, each with 8 KiB of o under way."""
+        return cls(block_h=4)
+
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """Nine fp32 tiles, and 2 KiB for what there is one of per head."""
         return Budget(ub=9 * self.block_h * sizes["C"] * 4 + 2 * KIB)

@@ -32,6 +32,18 @@ class ProjATiles(Tiles):
     core: ClassVar[Core] = "AIC"
     a_k_tile: int = 256
 
+    @classmethod
+    def cuda(cls) -> ProjATiles:
+        """Bound by reading wo_a, so every multiprocessor must read: 64 columns make 128 tasks of
+        FLASH for 132 of them (256 of PRO, two rounds). The price is L2, which serves 128 x 1.5 MiB
+        for 64 MiB of weights; 128 columns would be 64 x 2 MiB, and leave half the chip idle.
+
+        A stage is (128 + 64) x 128 bf16 = 48 KiB; four are 192 of 227 KiB, with three under way
+        while one is multiplied: 48 KiB of weights, against the 17 KiB that cover a multiprocessor's
+        share of the bandwidth. 8 warps, a warpgroup per 64 tokens: 128 x 64 fp32 is 32 accumulator
+        registers a thread."""
+        return cls(block_r=64, a_k_tile=128, num_warps=8, num_stages=4)
+
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """Both bf16 operands doubled in L1, the fp32 accumulator in L0C."""
         return Budget(

@@ -33,6 +33,16 @@ class ProjBTiles(Tiles):
     core: ClassVar[Core] = "AIC"
     b_k_tile: int = 512
 
+    @classmethod
+    def cuda(cls) -> ProjBTiles:
+        """A task is short, 8 steps of 128, so two programs share a multiprocessor and one's stores
+        hide the other's loads: FLASH's 256 tasks are one round of 264.
+
+        A stage is (128 + 128) x 128 int8 = 32 KiB; three are 96 of 227 KiB, and fit
+        twice. 4 warps: 128 x 128 int32 is 128 accumulator registers a thread, of 255. With 8 warps
+        two programs have 65 536 / 512 = 128 registers a thread, and the compiler takes 135."""
+        return cls(b_k_tile=128, num_warps=4, num_stages=3)
+
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """Both int8 operands doubled in L1, the int32 accumulator in L0C."""
         return Budget(

@@ -32,6 +32,12 @@ class RowQuantTiles(GroupQuantTiles):
 
     block_t: int = 4
 
+    @classmethod
+    def cuda(cls) -> RowQuantTiles:
+        """A token a task gives 128 of 132 multiprocessors one each, so each wants much under way:
+        8192 fp32 are 32 KiB, FLASH's whole row, 16 registers a thread over 16 warps."""
+        return cls(block_t=1, block_r=8192, num_warps=16)
+
 
 def row_quant(
     o_r: torch.Tensor,  # [N, G, R] fp32
