@@ -1,4 +1,4 @@
-# Every target sets up what it needs in .venv; a second run re-uses it.
+# Every target sets up what it needs, in .venv or .venv-hopper; a second run re-uses it.
 SHELL := /bin/sh
 EXTRAS ?= cpu
 
@@ -10,9 +10,16 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test fuzz lint types format clean
+# Upstream Triton owns the same folder as triton-ascend: an environment of its own.
+HOPPER_BIN := .venv-hopper/bin
+HOPPER_PIP := $(HOPPER_BIN)/python -m pip --disable-pip-version-check -q
+HOPPER_INSTALLED := .venv-hopper/.installed
+UPSTREAM_TRITON := triton==3.6.0
+
+.PHONY: help demo test fuzz hopper-gate lint types format clean
 help:
-	@echo "make demo | test | fuzz N=20000 | lint | types | format | clean     (EXTRAS=$(EXTRAS))"
+	@echo "make demo | test | fuzz N=20000 | hopper-gate | lint | types | format | clean" \
+		"    (EXTRAS=$(EXTRAS))"
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m dsv4_kernels demo
@@ -24,6 +31,10 @@ N ?= 2000
 fuzz: $(INSTALLED)
 	@FUZZ_EXAMPLES=$(N) $(BIN)/python -m pytest tests/test_fuzz.py --durations=1
 
+hopper-gate: $(HOPPER_INSTALLED)
+	@$(HOPPER_BIN)/python -m dsv4_kernels hopper
+	@$(HOPPER_BIN)/python -m pytest tests/test_hopper_gate.py
+
 lint: $(INSTALLED)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
@@ -34,19 +45,32 @@ format: $(INSTALLED)
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv .venv-hopper build *.egg-info
 
-$(INSTALLED): pyproject.toml .ci/constraints.txt
+define require_python
 	@test -n "$(PYTHON)" || { echo "dsv4-kernels needs Python 3.10 or 3.11:" \
 		"install python3.11 (triton-ascend has no wheels for other versions)." >&2; exit 1; }
-	@command -v gcc >/dev/null || { echo "dsv4-kernels needs gcc to link CPU kernels:" \
-		"install your system's gcc and C headers." >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual" \
 		"environments: install your system's python3-venv." >&2; exit 1; }
+endef
+
+$(INSTALLED): pyproject.toml .ci/constraints.txt
+	$(require_python)
+	@command -v gcc >/dev/null || { echo "dsv4-kernels needs gcc to link CPU kernels:" \
+		"install your system's gcc and C headers." >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON) (once; about a minute, most of it torch)"
 	@$(PYTHON) -m venv --clear .venv
 	@$(PIP) install -c .ci/constraints.txt -e '.[$(EXTRAS),bench,dev]'
 	@# torch's CUDA builds bring upstream triton, which owns the same folder as triton-ascend.
 	@if $(PIP) show triton >/dev/null 2>&1; then $(PIP) uninstall -y triton && \
 		$(PIP) install --force-reinstall --no-deps -c .ci/constraints.txt triton-ascend; fi
+	@touch $@
+
+$(HOPPER_INSTALLED): pyproject.toml .ci/constraints.txt
+	$(require_python)
+	@echo "setting up .venv-hopper with $(PYTHON) (once; a minute or two, torch and triton)"
+	@$(PYTHON) -m venv --clear .venv-hopper
+	@$(HOPPER_PIP) install -c .ci/constraints.txt -e . numpy pytest
+	@# By itself: torch's CUDA builds ask for a version of their own.
+	@$(HOPPER_PIP) install --no-deps $(UPSTREAM_TRITON)
 	@touch $@

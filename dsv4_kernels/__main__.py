@@ -1,4 +1,4 @@
-"""Command line: ``python -m dsv4_kernels demo | graph | ascend``."""
+"""Command line: ``python -m dsv4_kernels demo | graph | ascend | hopper``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dsv4_kernels.device import MissingDependency
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs import LAYER_RATIOS
 
-_MODULES = {"demo": "demo", "ascend": "ascend.report", "graph": "graph"}
+_MODULES = {"demo": "demo", "ascend": "ascend.report", "hopper": "hopper.report", "graph": "graph"}
 
 
 def _positive(text: str) -> int:
@@ -43,17 +43,16 @@ def main(arguments: list[str] | None = None) -> int:
     ascend = commands.add_parser(
         "ascend", help="compile every segment by the Ascend compiler and check its memory plan"
     )
-    ascend.add_argument("--preset", dest="presets", nargs="+", choices=PRESETS, default=[*PRESETS])
+    _add_gate_options(ascend, example="group_quant.block_r=512")
     ascend.add_argument(
         "--part", dest="parts", nargs="+", default=["Ascend910B3", "Ascend910_9392"], metavar="P"
     )
-    ascend.add_argument("--segment", dest="segments", nargs="+", default=[], metavar="S")
-    ascend.add_argument(
-        "--tile", dest="tiles", nargs="+", default=[], metavar="SEGMENT.FIELD=N",
-        help="use another tile, e.g. group_quant.block_r=512",
-    )  # fmt: skip
-    ascend.add_argument("--json", dest="as_json", action="store_true", help="the same as data")
     ascend.add_argument("--save", metavar="DIR", help="keep Triton IR, linalg and HIVM there")
+
+    hopper = commands.add_parser(
+        "hopper", help="compile every segment by upstream Triton for sm_90 and check what it takes"
+    )
+    _add_gate_options(hopper, example="proj_a.num_stages=5")
 
     options = vars(parser.parse_args(arguments))
     command = options.pop("command")
@@ -64,6 +63,16 @@ def main(arguments: list[str] | None = None) -> int:
     except (ContractError, MissingDependency, ValueError) as error:
         print(f"dsv4_kernels: {error}", file=sys.stderr)
         return 2
+
+
+def _add_gate_options(parser: argparse.ArgumentParser, *, example: str) -> None:
+    parser.add_argument("--preset", dest="presets", nargs="+", choices=PRESETS, default=[*PRESETS])
+    parser.add_argument("--segment", dest="segments", nargs="+", default=[], metavar="S")
+    parser.add_argument(
+        "--tile", dest="tiles", nargs="+", default=[], metavar="SEGMENT.FIELD=N",
+        help=f"use another tile, e.g. {example}",
+    )  # fmt: skip
+    parser.add_argument("--json", dest="as_json", action="store_true", help="the same as data")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,11 @@ CLAIMS = (
         "FLASH and PRO, A2 (910B3) and A3 (910_9392)",
         "`python -m dsv4_kernels ascend`, to the final IR, by a compiler newer than CANN 8.5's",
     ),
+    Claim(
+        "compiled for Hopper",
+        "FLASH and PRO, sm_90a",
+        "`make hopper-gate`, to machine code, by upstream Triton 3.6.0",
+    ),
     Claim("run on an NPU", None, "nobody yet"),
     Claim("run on CUDA", None, "nobody yet"),
 )
