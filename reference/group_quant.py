@@ -32,22 +32,28 @@ def quantise(o_r: torch.Tensor, granularity: Granularity) -> tuple[torch.Tensor,
     elif granularity == "group":
         amax = o_r.abs().amax(dim=2, keepdim=True)
     else:
-        blocks = o_r.abs().split(BLOCK_WIDTH, dim=2)
-        amax = torch.cat([block.amax(dim=2, keepdim=True) for block in blocks], dim=2)
+        amax = block_amax(o_r)
     amax = amax.clamp_min(AMAX_FLOOR)
     amax = torch.where(amax.isfinite(), amax, torch.nan)
     # Not `127.0 / amax`: torch turns a number over a tensor into a reciprocal and a product.
     q = torch.full_like(amax, 127.0) / amax
-    codes = torch.round(o_r * _per_element(q, o_r.shape[2]))  # half to even
+    codes = torch.round(o_r * per_element(q, o_r.shape[2]))  # half to even
     return codes.nan_to_num(0.0).to(torch.int8), q.reciprocal()
 
 
 def dequantise(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """codes * scale, [N, G, R] fp32."""
-    return codes.float() * _per_element(scale, codes.shape[2])
+    """codes * scale, [N, G, R] fp32; the codes are int8 or FP8."""
+    return codes.float() * per_element(scale, codes.shape[2])
 
 
-def _per_element(spans: torch.Tensor, R: int) -> torch.Tensor:
+def block_amax(o_r: torch.Tensor) -> torch.Tensor:
+    """max |o_r| over each 128 ranks of a group: [N, G, blocks]."""
+    blocks = o_r.abs().split(BLOCK_WIDTH, dim=2)
+    return torch.cat([block.amax(dim=2, keepdim=True) for block in blocks], dim=2)
+
+
+def per_element(spans: torch.Tensor, R: int) -> torch.Tensor:
+    """A value per span, [N, G, 1] or [N, G, blocks], as one that broadcasts to [N, G, R]."""
     if spans.shape[2] == 1:
         return spans
     return spans.repeat_interleave(BLOCK_WIDTH, dim=2)[..., :R]

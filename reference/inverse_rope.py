@@ -19,12 +19,21 @@ def inverse_rope(
     """
     N, H, P = o_rope.shape
     G, _, J = o_packed.shape
-    cos = freqs_cos[:, None, : P // 2].float()
-    sin = freqs_sin[:, None, : P // 2].float()
-    even, odd = o_rope[..., 0::2], o_rope[..., 1::2]
-    turned = torch.stack([even * cos + odd * sin, odd * cos - even * sin], dim=-1).view(N, H, P)
+    turned = turn_back(o_rope, freqs_cos, freqs_sin)
     turned = torch.where((live_slots > 0)[:, None, None], turned, 0.0).bfloat16()
 
     heads = o_packed.transpose(0, 1).reshape(N, H, J * G // H).clone()
     heads[..., heads.shape[-1] - P :] = turned
     return heads.view(N, G, J).transpose(0, 1).contiguous()
+
+
+def turn_back(
+    o_rope: torch.Tensor, freqs_cos: torch.Tensor, freqs_sin: torch.Tensor
+) -> torch.Tensor:
+    """The rotation undone, [N, H, P], computed in o_rope's dtype and not rounded further."""
+    pairs = o_rope.shape[-1] // 2
+    cos = freqs_cos[:, None, :pairs].to(o_rope.dtype)
+    sin = freqs_sin[:, None, :pairs].to(o_rope.dtype)
+    even, odd = o_rope[..., 0::2], o_rope[..., 1::2]
+    turned = [even * cos + odd * sin, odd * cos - even * sin]
+    return torch.stack(turned, dim=-1).view(o_rope.shape)
