@@ -6,10 +6,13 @@ import pytest
 
 from dsv4_kernels import pipeline
 from dsv4_kernels.__main__ import main
+from dsv4_kernels.accuracy.study import Study
+from dsv4_kernels.accuracy.tables import markdown
 from dsv4_kernels.graph import mermaid
 from dsv4_kernels.support import support_table
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
 
 
 def between(start: str, end: str) -> str:
@@ -20,6 +23,13 @@ def between(start: str, end: str) -> str:
 
 def test_the_support_table_is_the_printed_one():
     assert between("<!-- support:", "<!-- end of support") == support_table()
+
+
+def test_the_accuracy_tables_are_the_stored_results():
+    stored = Study.from_json((ROOT / "bench" / "results" / "accuracy.json").read_text())
+    assert between("<!-- accuracy:", "<!-- end of accuracy") == markdown(stored), (
+        "paste: python -m dsv4_kernels accuracy --markdown --from bench/results/accuracy.json"
+    )
 
 
 def test_the_diagram_is_the_printed_one(capsys):
