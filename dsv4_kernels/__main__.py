@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
         # Imported late: each needs packages that the others do without.
         module = importlib.import_module(f"dsv4_kernels.{_COMMANDS[command][0]}")
         return 0 if getattr(module, command)(**options) else 1
-    except (ContractError, MissingDependency, ValueError) as error:
+    except (ContractError, MissingDependency, ValueError, OSError) as error:
         print(f"dsv4_kernels: {error}", file=sys.stderr)
         return 2
 
@@ -38,6 +38,13 @@ def _demo(parser: argparse.ArgumentParser) -> None:
         "--start", type=int, default=4000, metavar="P", help="absolute position of the first token"
     )
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+
+
+def _swimlane(parser: argparse.ArgumentParser) -> None:
+    _demo(parser)
+    parser.add_argument("--groups-per-launch", type=_positive, default=4, metavar="N")
+    parser.add_argument("--json", dest="json_file", default="swimlane.json", metavar="FILE")
+    parser.add_argument("--png", dest="png_file", default="swimlane.png", metavar="FILE")
 
 
 def _graph(parser: argparse.ArgumentParser) -> None:
@@ -91,6 +98,7 @@ def _positive(text: str) -> int:
 _COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
     "demo": ("demo", "run one layer's chain and check every segment", _demo),
     "graph": ("graph", "print a schedule as a Mermaid diagram", _graph),
+    "swimlane": ("swimlane", "time every launch of both schedules, and draw them", _swimlane),
     "ascend": (
         "ascend.report",
         "compile every segment by the Ascend compiler and check its memory plan",

@@ -38,12 +38,18 @@ class StandIn:
                 stand_in.log.append(Entry("wait", self, event))
 
         class Event:
-            recorded = False
+            def __init__(self, enable_timing: bool = False) -> None:
+                self.timed, self.recorded = enable_timing, 0
 
             def record(self, stream: Stream) -> None:
                 assert isinstance(stream, Stream), "recorded on a stream of another device"
-                self.recorded = True
                 stand_in.log.append(Entry("record", stream, self))
+                self.recorded = len(stand_in.log)  # the place in the log, as its time
+
+            def elapsed_time(self, end: Event) -> float:
+                assert self.timed, "an event without a time"
+                assert end.timed, "an event without a time"
+                return end.recorded - self.recorded
 
         class NPUGraph:
             log: Sequence[Entry] = ()
