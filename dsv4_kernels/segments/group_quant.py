@@ -84,8 +84,9 @@ def _group_quant_kernel(
             tile_amax = tl.max(tl.abs(x), axis=1)
             amax = tl.where(tile_amax > amax, tile_amax, amax)  # not_finite looks after NaN
             not_finite += tl.sum(x * 0.0, axis=1)
-        q = MAX_CODE / (amax + not_finite)
-        tl.store(scale_ptr + g.to(tl.int64) * N + t0 + t, 1.0 / q, mask=in_tokens)
+        # div_rn: a plain division on CUDA is off by up to two ulp, enough to move a code at a tie.
+        q = tl.div_rn(MAX_CODE, amax + not_finite)
+        tl.store(scale_ptr + g.to(tl.int64) * N + t0 + t, tl.div_rn(1.0, q), mask=in_tokens)
 
         for r0 in range(0, R, BLOCK_R):
             mask = in_tokens[:, None] & (r0 + r < R)[None, :]
