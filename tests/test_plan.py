@@ -57,9 +57,7 @@ def test_every_schedule_at_full_widths(preset, device, seed):
     inputs = make_inputs(PRESETS[preset], tokens=3, start=5000, seed=seed, device=device)
     for schedule in SCHEDULES:
         outs = [check_schedule(inputs, schedule, 4)]
-        outs += [
-            chain(inputs, schedule=schedule, groups_per_launch=n) for n in (1, 2, 3, 8, 16, 99)
-        ]
+        outs += [chain(inputs, schedule=schedule, groups_per_launch=n) for n in (1, 2, 8, 16)]
         assert all(torch.equal(outs[0], out) for out in outs[1:])
 
 
