@@ -142,3 +142,15 @@ def healed(inputs: PrefillInputs) -> PrefillInputs:
         if isinstance(value, torch.Tensor) and value.is_floating_point()
     }
     return dataclasses.replace(inputs, **floats)
+
+
+def with_pages_permuted(inputs: PrefillInputs, generator: torch.Generator) -> PrefillInputs:
+    """The same contract with every physical page somewhere else; entries that name none stay."""
+    moved = {}
+    for pool in ("ori", "cmp"):
+        pages, table = getattr(inputs, f"{pool}_kv"), getattr(inputs, f"{pool}_block_table")
+        place = torch.randperm(len(pages), generator=generator).to(table)
+        inside = (table >= 0) & (table < len(pages))
+        moved[f"{pool}_kv"] = torch.empty_like(pages).index_copy_(0, place.long(), pages)
+        moved[f"{pool}_block_table"] = table.clone().masked_scatter_(inside, place[table[inside]])
+    return dataclasses.replace(inputs, **moved)
