@@ -27,7 +27,7 @@ from dsv4_kernels import device as devices
 from dsv4_kernels import prefill_sparse_attn
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.inputs import make_inputs
-from dsv4_kernels.pipeline import Buffers, Node
+from dsv4_kernels.pipeline import SCHEDULES, WORKSPACE, Buffers, Node
 
 pytestmark = pytest.mark.skipif(
     devices.best().type != "cpu", reason="guard pages are memory of the host"
@@ -106,13 +106,10 @@ class Fences:
 
     def run(self, nodes: Sequence[Node], buffers: Buffers) -> None:
         """An executor for `prefill_sparse_attn`: the workspace is fenced as well."""
+        for name in WORKSPACE.keys() & buffers.keys():
+            buffers[name] = self.empty(buffers[name].shape, buffers[name].dtype)
         for node in nodes:
-            print(node.name, flush=True)  # the last line of a process that died says where
-            trial = dict(buffers)
-            node.run(trial)  # allocates what the segment writes, which tells the shapes
-            for name in node.writes:
-                if name not in buffers:
-                    buffers[name] = self.empty(trial[name].shape, trial[name].dtype)
+            print(node.label, flush=True)  # the last line of a process that died says where
             node.run(buffers)
 
 
@@ -177,13 +174,15 @@ def run_fenced(names: Iterable[str], side: str, seed: int) -> None:
         print(f"{name}, fence {side}", flush=True)
         case = CASES[name]
         arguments = hostile_arguments(case, torch.Generator().manual_seed(seed))
-        expected = run_chain(arguments, wave_tokens=case.wave_tokens)
         fences = Fences(side)
         tensors = {k: v for k, v in arguments.items() if isinstance(v, torch.Tensor)}
         fenced = {k: fences.copy(v) for k, v in tensors.items()}
-        out = fences.empty(expected.shape, expected.dtype)
-        run_chain(arguments | fenced, out=out, wave_tokens=case.wave_tokens, executor=fences.run)
-        assert same_bytes(out, expected), name
+        for schedule in SCHEDULES:
+            options = dict(schedule=schedule, wave_tokens=case.wave_tokens, groups_per_launch=1)
+            expected = run_chain(arguments, **options)
+            out = fences.empty(expected.shape, expected.dtype)
+            run_chain(arguments | fenced, out=out, executor=fences.run, **options)
+            assert same_bytes(out, expected), (name, schedule)
         for argument, tensor in tensors.items():
             assert same_bytes(fenced[argument], tensor), f"{name}: `{argument}` was written"
     print("done", flush=True)
