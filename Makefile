@@ -16,9 +16,9 @@ HOPPER_PIP := $(HOPPER_BIN)/python -m pip --disable-pip-version-check -q
 HOPPER_INSTALLED := .venv-hopper/.installed
 UPSTREAM_TRITON := triton==3.6.0
 
-.PHONY: help demo test fuzz hopper-gate lint types format clean
+.PHONY: help demo test fuzz limits hopper-gate lint types format clean
 help:
-	@echo "make demo | test | fuzz N=20000 | hopper-gate | lint | types | format | clean" \
+	@echo "make demo | test | fuzz N=20000 | limits | hopper-gate | lint | types | format | clean" \
 		"    (EXTRAS=$(EXTRAS))"
 
 demo: $(INSTALLED)
@@ -40,6 +40,10 @@ fuzz: $(INSTALLED)
 hopper-gate: $(HOPPER_INSTALLED)
 	@$(HOPPER_BIN)/python -m dsv4_kernels hopper
 	@$(HOPPER_BIN)/python -m pytest tests/test_hopper_gate.py
+
+# What takes minutes or gigabytes: offsets past 2**31 elements, whole chains at full length.
+limits: $(INSTALLED)
+	@$(BIN)/python -m pytest -m limits tests/test_limits.py --durations=0
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

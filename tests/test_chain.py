@@ -122,6 +122,12 @@ def test_layers_and_starts(layer, start, device, seed):
     check_chain(make_inputs(SMALL, layer=layer, tokens=9, start=start, seed=seed, device=device))
 
 
+@pytest.mark.parametrize("layer", ["SWA", "CSA", "HCA"])
+def test_the_last_positions_of_the_context(layer, device, seed):
+    start = 2**20 - 3
+    check_chain(make_inputs(SMALL, layer=layer, tokens=3, start=start, seed=seed, device=device))
+
+
 def test_dead_memory_and_workspace_of_nan_change_no_byte(generator, device, poison):
     """Every dead page, row and table column is NaN here already; compare with numbers there."""
     inputs = adversarial_inputs(T=9, num_tokens=6, generator=generator, device=device)
