@@ -13,6 +13,7 @@ from dsv4_kernels.ascend.compiler import Launch
 from dsv4_kernels.ascend.counts import Counts, count
 from dsv4_kernels.ascend.launches import PARTS, compile_chunk
 from dsv4_kernels.ascend.plan import Plan, read_plan
+from dsv4_kernels.costs import segment_cost
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.recorded import Compiled
 from dsv4_kernels.segments.proj_a import ProjATiles
@@ -107,18 +108,9 @@ def count_launch(compiled: Compiled[Launch]) -> Counts:
 
 
 def _minimum_bytes(compiled: Compiled[Launch]) -> int:
-    """Each input once, each output once: of the pools the rows gathered, of o_packed the columns
-    that the segment writes."""
-    tensors = {k: v for k, v in compiled.launch.arguments.items() if isinstance(v, torch.Tensor)}
-    sizes = {name: v.numel() * v.element_size() for name, v in tensors.items()}
-    if compiled.segment == "gather_kv":
-        pools = [sizes.pop(f"{name}_ptr") for name in ("ori_kv", "kv_overlay", "cmp_kv")]
-        sizes["pools"] = min(sum(pools), sizes["kv_ptr"])
-    if compiled.segment in ("merge_norm", "inverse_rope"):
-        C, P = compiled.launch.constants["C"], compiled.launch.constants["P"]
-        columns = P if compiled.segment == "inverse_rope" else C - P
-        sizes["o_packed_ptr"] = sizes["o_packed_ptr"] * columns // C
-    return sum(sizes.values())
+    arguments = compiled.launch.arguments.items()
+    tensors = {k.removesuffix("_ptr"): v for k, v in arguments if isinstance(v, torch.Tensor)}
+    return segment_cost(compiled.segment, tensors).bytes
 
 
 def a_k_tile_facts(part: str, preset: str) -> list[dict[str, Any]]:
