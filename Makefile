@@ -16,16 +16,24 @@ HOPPER_PIP := $(HOPPER_BIN)/python -m pip --disable-pip-version-check -q
 HOPPER_INSTALLED := .venv-hopper/.installed
 UPSTREAM_TRITON := triton==3.6.0
 
-.PHONY: help demo test fuzz limits hopper-gate lint types format clean
+.PHONY: help demo test bench fuzz limits hopper-gate lint types format clean
 help:
-	@echo "make demo | test | fuzz N=20000 | limits | hopper-gate | lint | types | format | clean" \
-		"    (EXTRAS=$(EXTRAS))"
+	@echo "make demo | test | bench | fuzz N=20000 | limits | hopper-gate | lint | types |" \
+		"format | clean     (EXTRAS=$(EXTRAS))"
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m dsv4_kernels demo
 
 test: $(INSTALLED)
 	@$(BIN)/python -m pytest
+
+# --cpu: without an accelerator too, whose times the results then say nothing about.
+bench: $(INSTALLED)
+	@mkdir -p build/bench
+	@$(BIN)/python -m pytest bench --cpu --benchmark-json build/bench/bench.json \
+		--benchmark-quiet -rs
+	@$(BIN)/python -m bench.report build/bench/bench.json --markdown build/bench/table.md \
+		--png build/bench/bench.png
 
 # A process per core with a seed of its own: a contract is too small for two threads to share.
 N ?= 2000

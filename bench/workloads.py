@@ -1,0 +1,180 @@
+"""What the benches work on: chunks, the buffers that segments hand on, and judges of both."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+import reference
+from bench import clock
+from bench.scale import DEVICE, START
+from dsv4_kernels import PrefillSparseAttn, prefill_sparse_attn
+from dsv4_kernels.costs import Cost, chain_cost, segment_cost
+from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.inputs import PrefillInputs, make_inputs
+from dsv4_kernels.pipeline import BASELINE, SLOTS, Buffers, Node
+from reference import bounds
+from reference.compare import compare
+from reference.slots import resolve_slots
+
+# Rows of a chunk that are judged against the references, which take a second a hundred tokens. A
+# row does not depend on its neighbours (the tests see to that), so any will do.
+JUDGED_ROWS = 16
+
+
+@functools.lru_cache(maxsize=2)  # a chunk of PRO is 0.3 GiB, and benches come chunk by chunk
+def chunk(preset: str, tokens: int, layer: str = "CSA", start: int = START) -> PrefillInputs:
+    """The inputs of a chunk, on the device that is measured."""
+    return make_inputs(PRESETS[preset], layer=layer, tokens=tokens, start=start, device=DEVICE)
+
+
+def copies(inputs: PrefillInputs, number: int) -> list[PrefillInputs]:
+    """`number` chunks like this one, itself the first, each in memory of its own."""
+    return [
+        inputs,
+        *(dataclasses.replace(inputs, **_cloned(vars(inputs))) for _ in range(number - 1)),
+    ]
+
+
+def with_live_share(inputs: PrefillInputs, share: float) -> PrefillInputs:
+    """The same chunk with the usable prefix of every row cut to `share` of all its columns."""
+    most = round(share * inputs.cmp_sparse_indices.shape[1])
+    return dataclasses.replace(inputs, cmp_sparse_lens=inputs.cmp_sparse_lens.clamp(max=most))
+
+
+def live_keys(inputs: PrefillInputs) -> int:
+    """Live (token, column) pairs."""
+    slots = {name: getattr(inputs, name).cpu() for name in SLOTS}
+    live, _, _ = resolve_slots(**slots, num_tokens=inputs.num_tokens, window=inputs.window)
+    return int(live.sum())
+
+
+def cost_of_chain(inputs: PrefillInputs) -> Cost:
+    """Of its live keys only: what a kernel does for dead ones is not counted in its favour."""
+    return chain_cost(inputs, live_keys(inputs))
+
+
+def chain_calls(
+    inputs: PrefillInputs, *, captured: bool = False, **options: Any
+) -> tuple[list[clock.Call], torch.Tensor]:
+    """The chain as a plan runs it, or as graphs of it replay.
+
+    Args:
+        options: of the plan.
+
+    Returns the calls for the clock, each run once and compiled, and the output of the first.
+    """
+    calls: list[clock.Call] = []
+    outputs = []
+    number = clock.copies(cost_of_chain(inputs).bytes, DEVICE)
+    for each in copies(inputs, number):
+        plan = PrefillSparseAttn(*each.args(), window=each.window, **options)
+        shape = [inputs.q.shape[0], inputs.wo_b.shape[0]]
+        out = torch.empty(shape, dtype=torch.bfloat16, device=DEVICE)
+        run = plan.capture(*each.args(), out=out).replay if captured else None
+        calls.append(run or functools.partial(plan.run, *each.args(), out=out))
+        outputs.append(out.fill_(torch.nan))  # what is judged is the call's, not the capture's
+        calls[-1]()
+    return calls, outputs[0]
+
+
+@functools.lru_cache(maxsize=2)  # benches come preset by preset, with two schedules each
+def handed_over(preset: str, tokens: int, schedule: str) -> Buffers:
+    """All buffers of a chunk of one wave, as its segments leave them."""
+    inputs = chunk(preset, tokens)
+    kept: Buffers = {}
+
+    def executor(nodes: Sequence[Node], buffers: Buffers) -> None:
+        for node in nodes:
+            node.run(buffers)
+        kept.update(buffers)
+
+    out = prefill_sparse_attn(
+        *inputs.args(),
+        window=inputs.window,
+        wave_tokens=inputs.q.shape[0],
+        schedule=schedule,
+        groups_per_launch=inputs.wo_a.shape[0],
+        executor=executor,
+    )
+    return kept | {"attn_out": out}
+
+
+def segment_buffers(node: Node, preset: str, tokens: int) -> Buffers:
+    """What `node` takes, and its outputs, not yet written: of what it updates, the rest is passed
+    through, and may be any bits."""
+    schedule = "row_barrier" if node.name in {n.name for n in BASELINE} else "decoupled"
+    buffers = handed_over(preset, tokens, schedule)
+    taken = {name: buffers[name] for name in node.reads + node.sizes}
+    return taken | {name: poisoned_like(buffers[name]) for name in node.writes + node.updates}
+
+
+def poisoned_like(tensor: torch.Tensor) -> torch.Tensor:
+    """Memory full of ones' bits: a NaN, or -1."""
+    poisoned = torch.empty_like(tensor)
+    poisoned.view(torch.uint8).fill_(0xFF)
+    return poisoned
+
+
+def tensors_of(buffers: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """The tensors among buffers, by name."""
+    return {name: v for name, v in buffers.items() if isinstance(v, torch.Tensor)}
+
+
+def clone(buffers: Buffers) -> Buffers:
+    """The same buffers in memory of their own."""
+    return buffers | _cloned(buffers)
+
+
+def cost_of_segment(node: Node, buffers: Buffers, inputs: PrefillInputs) -> Cost:
+    """Of its live keys only, as `cost_of_chain`."""
+    return segment_cost(node.name, tensors_of(buffers), live_keys(inputs))
+
+
+def judge_segment(node: Node, before: Buffers, after: Buffers) -> None:
+    """Assert that what `node` made of `before` is within the bounds of its reference."""
+    taken = {name: before[name] for name in node.reads + node.updates + node.sizes}
+    written = {name: after[name] for name in node.writes + node.updates}
+    for verdict in compare(node.name, taken, written):
+        assert verdict.holds, f"{node.name}: {verdict}"
+
+
+def digest(tensors: Sequence[torch.Tensor]) -> str:
+    """Of the bytes of `tensors`: the same for the same bytes, and for no others."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(tensor.cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return found.hexdigest()[:12]
+
+
+def judged_rows(inputs: PrefillInputs) -> tuple[torch.Tensor, PrefillInputs]:
+    """(rows, the chunk cut to them, on the CPU): some from the first to the last live one."""
+    on_cpu, most = inputs.to("cpu"), min(JUDGED_ROWS, inputs.num_tokens)
+    rows = torch.linspace(0, inputs.num_tokens - 1, most).round().long()
+    names = ("q", "cmp_sparse_indices", "cmp_sparse_lens", "freqs_cos", "freqs_sin")
+    return rows, dataclasses.replace(on_cpu, **{n: getattr(on_cpu, n)[rows] for n in names})
+
+
+def judge_chain(inputs: PrefillInputs, attn_out: torch.Tensor, schedule: str = "decoupled") -> None:
+    """Assert that `attn_out` is the reference's within the tolerance of the chain."""
+    rows, cut = judged_rows(inputs)
+    want = reference.prefill_sparse_attn(*cut.args(), window=cut.window, schedule=schedule)
+    got = attn_out.cpu()[rows]
+    assert bounds.relative_l2(got, want) <= bounds.CHAIN_REL_L2
+    assert bounds.cosine(got, want) >= bounds.CHAIN_COSINE
+
+
+def judge_rival_chain(inputs: PrefillInputs, attn_out: torch.Tensor) -> None:
+    """Assert that `attn_out` is the oracle's within what INT8 activations may cost."""
+    rows, cut = judged_rows(inputs)
+    want = reference.oracle(*cut.args(), window=cut.window)
+    assert bounds.relative_l2(attn_out.cpu()[rows], want) <= bounds.ORACLE_REL_L2
+
+
+def _cloned(values: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in tensors_of(values).items()}
