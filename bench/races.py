@@ -1,0 +1,143 @@
+"""Parts of the chain that race by themselves, by these kernels and by rivals, and their judges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+import reference
+from bench import rivals, workloads
+from bench.scale import DEVICE
+from dsv4_kernels import executors, pipeline, prefill_sparse_attn
+from dsv4_kernels.costs import Cost, segment_cost
+from dsv4_kernels.inputs import PrefillInputs
+from dsv4_kernels.pipeline import Buffers, Node
+from reference import bounds
+
+# Up to the merged and normalised heads: FlashMLA has no inverse RoPE either.
+ATTENTION = pipeline.ATTENTION[:-1]
+PROJECTION = pipeline.PIPELINE[len(pipeline.ATTENTION) :]
+
+# Rivals round scores to bf16: numbers up to 64, half a spacing of 0.25, times C**-0.5 = 0.044, are
+# 0.6 % of a probability at the most. P and output rounded to bf16 add 0.2 % each.
+ATTENTION_REL_L2 = 1e-2
+PROJ_A_REL_L2 = 2.0**-8  # a rival's o_r is rounded to bf16
+
+_run_attention = executors.default(ATTENTION, DEVICE)
+
+
+def attention_only(nodes: Sequence[Node], buffers: Buffers) -> None:
+    """An executor that leaves the chain after attention."""
+    _run_attention(ATTENTION, buffers)
+
+
+def attention(inputs: PrefillInputs) -> torch.Tensor:
+    """[T, H, C] fp32 by these kernels: what `attention_only` leaves of every wave."""
+    waves = []
+
+    def executor(nodes: Sequence[Node], buffers: Buffers) -> None:
+        attention_only(nodes, buffers)
+        waves.append(_heads(buffers["o_packed"], buffers["o_rope"]))
+
+    prefill_sparse_attn(*inputs.args(), window=inputs.window, executor=executor)
+    return torch.cat(waves)
+
+
+def judge_attention(inputs: PrefillInputs, got: torch.Tensor) -> None:
+    """Assert that `got` [T, H, C] is the reference's within `ATTENTION_REL_L2`."""
+    rows, cut = workloads.judged_rows(inputs)
+    slots = {name: getattr(cut, name) for name in (*pipeline.SLOTS, "num_tokens", "window")}
+    kv = reference.gather_kv(**slots)
+    bias, live = reference.column_bias(**slots)
+    m, l, o = reference.qk_softmax_pv(cut.q, kv, bias)
+    groups, rope_dim = cut.wo_a.shape[0], cut.freqs_cos.shape[1]
+    merged = reference.merge_norm(m, l, o, live, cut.attn_sink, groups=groups, rope_dim=rope_dim)
+    assert bounds.relative_l2(got.cpu()[rows], _heads(*merged)) <= ATTENTION_REL_L2
+
+
+def projection(buffers: Buffers) -> torch.Tensor:
+    """attn_out [T, D] from o_packed by these kernels, all groups in a launch."""
+    for node in PROJECTION:
+        node.run(buffers)
+    return buffers["attn_out"]
+
+
+def proj_a(buffers: Buffers) -> torch.Tensor:
+    """o_r [T, G, R] by these kernels."""
+    pipeline.PROJ_A.run(buffers)
+    return buffers["o_r"]
+
+
+def proj_b(buffers: Buffers) -> torch.Tensor:
+    """partial [G, T, D] by these kernels."""
+    pipeline.PROJ_B.run(buffers)
+    return buffers["partial"]
+
+
+def rival_projection(buffers: Buffers) -> torch.Tensor:
+    """The same as `projection`, in torch."""
+    names = ("o_packed", "wo_a", "wo_b_by_group", "wo_b_scale")
+    return rivals.projection(*(buffers[name] for name in names))
+
+
+def rival_proj_a(rival: rivals.ProjA, buffers: Buffers) -> torch.Tensor:
+    """The same as `proj_a`, in bf16."""
+    return rival(buffers["o_packed"], buffers["wo_a"]).transpose(0, 1)
+
+
+def rival_proj_b(buffers: Buffers) -> list[torch.Tensor]:
+    """The same as `proj_b`, from codes that lie group by group."""
+    return rivals.proj_b_int_mm(buffers["codes_by_group"], buffers["wo_b_by_group"])
+
+
+def by_group(buffers: Buffers) -> Buffers:
+    """A copy of `buffers` whose outputs are not yet written, with what rivals want to lie group by
+    group."""
+    copy = workloads.clone(buffers)
+    copy |= {name: workloads.poisoned_like(copy[name]) for name in ("o_r", "partial", "attn_out")}
+    copy["wo_b_by_group"] = rivals.split_by_group(copy["wo_b"], copy["wo_a"].shape[0])
+    copy["codes_by_group"] = copy["codes"].transpose(0, 1).contiguous()
+    return copy
+
+
+def cost_of(race: str, buffers: Buffers) -> Cost:
+    """Of the race "proj_a", "proj_b" or "projection": the two as one, with nothing in between."""
+    tensors = workloads.tensors_of(buffers)
+
+    def of_segment(node: Node) -> Cost:
+        return segment_cost(node.name, {name: tensors[name] for name in node.reads + node.writes})
+
+    a, b = of_segment(pipeline.PROJ_A), of_segment(pipeline.PROJ_B)
+    if race != "projection":
+        return {"proj_a": a, "proj_b": b}[race]
+    ends = ("o_packed", "wo_a", "wo_b", "wo_b_scale", "attn_out")
+    return Cost(sum(tensors[name].nbytes for name in ends), a.bf16_flop, b.int8_flop)
+
+
+def judge_projection(buffers: Buffers, got: torch.Tensor) -> None:
+    """Assert that `got` [T, D] is the exact product within what INT8 activations may cost."""
+    o_r = reference.proj_a(buffers["o_packed"].cpu(), buffers["wo_a"].cpu())
+    exact = o_r.flatten(1).double() @ buffers["wo_b"].cpu().double().T
+    want = exact * buffers["wo_b_scale"].cpu().double()
+    assert bounds.relative_l2(got, want) <= bounds.ORACLE_REL_L2
+
+
+def judge_proj_a(buffers: Buffers, got: torch.Tensor) -> None:
+    """Assert that `got` [T, G, R] is the reference's o_r up to bf16's rounding."""
+    want = reference.proj_a(buffers["o_packed"].cpu(), buffers["wo_a"].cpu())
+    assert bounds.relative_l2(got, want) <= PROJ_A_REL_L2
+
+
+def judge_proj_b(buffers: Buffers, got: Sequence[torch.Tensor]) -> None:
+    """Assert that `got`, [T, D] of every group, is the reference's partial to the last bit."""
+    want = reference.proj_b(buffers["codes"].cpu(), buffers["wo_b"].cpu())
+    assert torch.equal(torch.stack(list(got)).cpu(), want)
+
+
+def _heads(o_packed: torch.Tensor, o_rope: torch.Tensor) -> torch.Tensor:
+    """[N, H, C] fp32, the rope columns not yet rotated back."""
+    N, H, P = o_rope.shape
+    heads = o_packed.transpose(0, 1).reshape(N, H, -1).float()
+    heads[..., -P:] = o_rope
+    return heads
