@@ -149,6 +149,15 @@ def test_rows_without_live_slots_are_exact_zeros(device, seed, poison):
     assert got.isfinite().all()
 
 
+@pytest.mark.parametrize("wave_tokens", [2, 128])
+def test_dead_tokens_are_zeros_whatever_they_name(wave_tokens, device, seed, poison):
+    inputs = make_inputs(SMALL, tokens=9, start=100, seed=seed, device=device)
+    dead = dataclasses.replace(inputs, num_tokens=5)
+    got = poisoned_chain(dead, poison, wave_tokens=wave_tokens)
+    assert (got[5:] == 0).all()
+    assert (got[:5].abs().amax(1) > 0).all()
+
+
 @pytest.mark.parametrize("extreme", [INT32_MIN, -1, INT32_MAX, INT32_MAX - 1])
 def test_extreme_indices_are_dead(extreme, device, seed, poison):
     inputs = make_inputs(SMALL, tokens=3, start=100, seed=seed, device=device)

@@ -54,3 +54,16 @@ def test_a_wave_counts_from_its_first_token(generator, device, poison):
     live = check_segment("column_bias", wave, poison)["live_slots"]
     assert (live[3:] == 0).all()
     assert (live[:3] > 0).any()
+
+
+def test_dead_tokens_are_dead_whatever_they_name(generator, device, poison):
+    inputs = adversarial_inputs(T=9, num_tokens=6, generator=generator, device=device)
+    inputs.cmp_sparse_indices[6:] = inputs.cmp_sparse_indices[:3]
+    inputs.cmp_sparse_lens[6:] = inputs.cmp_sparse_indices.shape[1]
+    wave = slots(
+        inputs,
+        cmp_sparse_indices=inputs.cmp_sparse_indices[4:],
+        cmp_sparse_lens=inputs.cmp_sparse_lens[4:],
+        first_token=4,
+    )
+    assert (check_segment("column_bias", wave, poison)["live_slots"][2:] == 0).all()

@@ -159,7 +159,7 @@ def _product(dim: str, sizes: dict[str, int]) -> int:
     return product
 
 
-class Launched(Exception):
+class Launched(AssertionError):
     """All checks were passed."""
 
 

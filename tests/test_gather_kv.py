@@ -53,6 +53,45 @@ def test_empty_tables_and_pools(ori_entries, cmp_entries, generator, device, poi
     check_segment("gather_kv", slots(inputs), poison)
 
 
+def test_tables_shorter_than_what_is_named(generator, device, poison):
+    """A window of two pages behind a table of one: the ring's last rows are dead."""
+    inputs = adversarial_inputs(ori_entries=1, cmp_entries=1, generator=generator, device=device)
+    ring = inputs.cmp_sparse_indices[: inputs.num_tokens]
+    assert ((ring >= SMALL.page_rows) & (ring < SMALL.window)).any()
+    check_segment("gather_kv", slots(inputs), poison)
+
+
+def test_a_pool_of_more_elements_than_int32_counts(device, seed, poison):
+    """4 GiB of addresses, of which one page is ever touched."""
+    inputs = make_inputs(SMALL, tokens=1, start=100, seed=seed, device=device)
+    B, C = SMALL.page_rows, SMALL.head_dim
+    last = 2**31 // (B * C)
+    cmp_kv = torch.empty(last + 1, B, C, dtype=torch.bfloat16, device=device)
+    cmp_kv[last] = inputs.cmp_kv[0]
+    wide = slots(
+        inputs,
+        cmp_kv=cmp_kv,
+        cmp_block_table=torch.tensor([last], dtype=torch.int32, device=device),
+        cmp_sparse_indices=SMALL.window + 1 + torch.arange(B, device=device).int()[None],
+        cmp_sparse_lens=torch.tensor([B], dtype=torch.int32, device=device),
+    )
+    got = check_segment("gather_kv", wide, poison)["kv"]
+    assert torch.equal(got[0, :B], inputs.cmp_kv[0])
+
+
+def test_dead_tokens_are_dead_whatever_they_name(generator, device, poison):
+    inputs = adversarial_inputs(T=9, num_tokens=6, generator=generator, device=device)
+    inputs.cmp_sparse_indices[6:] = inputs.cmp_sparse_indices[:3]
+    inputs.cmp_sparse_lens[6:] = inputs.cmp_sparse_indices.shape[1]
+    wave = slots(
+        inputs,
+        cmp_sparse_indices=inputs.cmp_sparse_indices[4:],
+        cmp_sparse_lens=inputs.cmp_sparse_lens[4:],
+        first_token=4,
+    )
+    assert (check_segment("gather_kv", wave, poison)["kv"][2:] == 0).all()
+
+
 def test_a_wave_is_its_rows_of_the_chunk(generator, device, poison):
     inputs = adversarial_inputs(T=9, num_tokens=7, generator=generator, device=device)
     whole = gather_kv(**slots(inputs))

@@ -68,3 +68,10 @@ def test_a_token_without_live_slots_is_zero_whatever_its_rotation(generator, dev
     rope = torch.arange(4 * 64) % 64 >= 48
     assert (got[:, 1][:, rope] == 0).all()
     assert got.isfinite().all()
+
+
+def test_one_live_slot_is_enough(generator, device, poison):
+    inputs = draw(generator, device)
+    inputs["live_slots"].fill_(1)
+    got = check_segment("inverse_rope", inputs, poison)
+    assert (got["o_packed"] != 0).all()

@@ -37,6 +37,15 @@ def test_any_number_of_tokens_and_blocks(N, NB, generator, device, poison):
     check_segment("merge_norm", draw(generator, device, N=N, NB=NB), poison)
 
 
+@pytest.mark.parametrize("size", [-500.0, 500.0])
+def test_scores_of_any_size(size, generator, device, poison):
+    """Only differences count: exp(size) alone would be 0 or infinite."""
+    inputs = draw(generator, device)
+    inputs["m"] += size
+    inputs["attn_sink"] += size
+    check_segment("merge_norm", inputs, poison)
+
+
 def test_sinks_of_minus_and_plus_infinity(generator, device, poison):
     inputs = draw(generator, device)
     inputs["attn_sink"][0::2] = -torch.inf
@@ -102,6 +111,13 @@ def test_a_token_without_live_slots_is_zero_whatever_it_holds(generator, device,
     assert (got["o_packed"][:, 1][:, nope] == 0).all()
     assert (got["o_rope"][1] == 0).all()
     assert got["o_rope"][[0, 2]].isfinite().all()
+
+
+def test_one_live_slot_is_enough(generator, device, poison):
+    inputs = draw(generator, device)
+    inputs["live_slots"].fill_(1)
+    got = check_segment("merge_norm", inputs, poison)
+    assert (got["o_rope"] != 0).all()
 
 
 def test_a_live_nan_stays_in_its_row(generator, device, poison):

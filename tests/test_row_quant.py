@@ -27,6 +27,14 @@ def test_one_amax_per_token(generator, device, poison):
     assert (got["codes"].abs().amax((1, 2)) == 127).all()
 
 
+def test_a_row_of_zeros_has_the_floors_scale(generator, device, poison):
+    inputs = draw(generator, device)
+    inputs["o_r"][2] = 0
+    got = run_kernel("row_quant", inputs, poison)
+    assert (got["codes"][2] == 0).all()
+    torch.testing.assert_close(got["row_scale"][2].item(), 1e-4 / 127, rtol=4 * U, atol=0)
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_int8_does_not_hide_what_is_not_finite(bad, generator, device, poison):
     inputs = draw(generator, device, R=300)
