@@ -16,10 +16,10 @@ HOPPER_PIP := $(HOPPER_BIN)/python -m pip --disable-pip-version-check -q
 HOPPER_INSTALLED := .venv-hopper/.installed
 UPSTREAM_TRITON := triton==3.6.0
 
-.PHONY: help demo test bench fuzz limits hopper-gate lint types format clean
+.PHONY: help demo test bench fuzz mutants limits hopper-gate lint types format clean
 help:
-	@echo "make demo | test | bench | fuzz N=20000 | limits | hopper-gate | lint | types |" \
-		"format | clean     (EXTRAS=$(EXTRAS))"
+	@echo "make demo | test | bench | fuzz N=20000 | mutants | limits | hopper-gate | lint |" \
+		"types | format | clean     (EXTRAS=$(EXTRAS))"
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m dsv4_kernels demo
@@ -44,6 +44,9 @@ fuzz: $(INSTALLED)
 	@seq $(JOBS) | OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$$((($(N) + $(JOBS) - 1) / $(JOBS))) \
 		xargs -P $(JOBS) -I{} $(BIN)/python -m pytest tests/test_fuzz.py --durations=1 \
 		--hypothesis-seed=$(SEED){}
+
+mutants: $(INSTALLED)
+	@PYTHONPATH=tests $(BIN)/python -m mutants
 
 hopper-gate: $(HOPPER_INSTALLED)
 	@$(HOPPER_BIN)/python -m dsv4_kernels hopper

@@ -1,0 +1,78 @@
+"""The first projection: sums, tails, groups, and no rounding."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+mutant = partial(Mutant, file="dsv4_kernels/segments/proj_a.py", tests="tests/test_proj_a.py")
+
+RAGGED = "test_against_reference[130-3-129-300]"
+
+MUTANTS = (
+    mutant(
+        "rounded to bf16",
+        "tile_ptr + r[None, :], acc, mask",
+        "tile_ptr + r[None, :], acc.to(tl.bfloat16).to(tl.float32), mask",
+        killed_by="test_the_result_is_not_rounded_to_bf16",
+    ),
+    mutant(
+        "the accumulator is rounded between tiles",
+        "acc = tl.dot(a, tl.trans(w), acc)",
+        "acc = tl.dot(a, tl.trans(w), acc).to(tl.bfloat16).to(tl.float32)",
+        killed_by="test_a_k_tile_changes_no_bit[1000]",
+    ),
+    mutant(
+        "only the last tile of J counts",
+        "acc = tl.dot(a, tl.trans(w), acc)",
+        "acc = tl.dot(a, tl.trans(w))",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "the last tile of J is dropped where it is not whole",
+        "for j0 in range(0, J, A_K_TILE):",
+        "for j0 in range(0, J // A_K_TILE * A_K_TILE, A_K_TILE):",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "the last tile of J runs into the next row",
+        "if J % A_K_TILE != 0:",
+        "if J < A_K_TILE:",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "the last element of J is dropped",
+        "a_mask & (j0 + j < J)[None, :]",
+        "a_mask & (j0 + j < J - 1)[None, :]",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "the last token is not written",
+        "in_tokens = (t0 + t < N)[:, None]",
+        "in_tokens = (t0 + t < N - 1)[:, None]",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "the last rank is not written",
+        "in_rank = r0 + r < R",
+        "in_rank = r0 + r < R - 1",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "weights of the groups in reversed order",
+        "wo_a_ptr + (g * R + r0) * J",
+        "wo_a_ptr + ((G - 1 - g) * R + r0) * J",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "every launch starts at group 0",
+        "(first_group + task // (R_TILES * token_tiles))",
+        "(task // (R_TILES * token_tiles))",
+        killed_by="test_a_range_of_groups_is_that_part_and_no_more",
+    ),
+    mutant(
+        "a launch goes on to the last group",
+        "N, first_group, group_count, G=G",
+        "N, first_group, G - first_group, G=G",
+        killed_by="test_a_range_of_groups_is_that_part_and_no_more",
+    ),
+)

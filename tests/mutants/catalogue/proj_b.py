@@ -1,0 +1,79 @@
+"""The second projection: exact sums, tails, groups."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+mutant = partial(Mutant, file="dsv4_kernels/segments/proj_b.py", tests="tests/test_proj_b.py")
+
+RAGGED = "test_bytes[4-2-700-7000]"
+
+MUTANTS = (
+    mutant(
+        "only the last tile of ranks counts",
+        "acc = tl.dot(a, tl.trans(w), acc, out_dtype=tl.int32)",
+        "acc = tl.dot(a, tl.trans(w), out_dtype=tl.int32)",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "the sum goes through bf16",
+        "tile_ptr + d[None, :], acc, mask",
+        "tile_ptr + d[None, :],"
+        " acc.to(tl.float32).to(tl.bfloat16).to(tl.float32).to(tl.int32), mask",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "the last rank is dropped",
+        "w_mask & (r0 + r < R)[None, :]",
+        "w_mask & (r0 + r < R - 1)[None, :]",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "the last tile of ranks runs into the next group",
+        "if R % B_K_TILE != 0:",
+        "if R < B_K_TILE:",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "the last token is not written",
+        "in_tokens = (t0 + t < N)[:, None]",
+        "in_tokens = (t0 + t < N - 1)[:, None]",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "the last column is not written",
+        "in_hidden = d0 + d < D",
+        "in_hidden = d0 + d < D - 1",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "every group has the first group's weights",
+        "d0 * G * R + g * R + d[:, None]",
+        "d0 * G * R + d[:, None]",
+        killed_by="test_one_hot_codes_read_a_weight_back",
+    ),
+    mutant(
+        "partials of the groups in reversed order",
+        "partial_ptr + (g * N + t0) * D",
+        "partial_ptr + ((G - 1 - g) * N + t0) * D",
+        killed_by="test_one_hot_codes_read_a_weight_back",
+    ),
+    mutant(
+        "codes of the groups in reversed order",
+        "codes_ptr + (t0.to(tl.int64) * G + g) * R",
+        "codes_ptr + (t0.to(tl.int64) * G + (G - 1 - g)) * R",
+        killed_by=RAGGED,
+    ),
+    mutant(
+        "every launch starts at group 0",
+        "(first_group + task // (D_TILES * token_tiles))",
+        "(task // (D_TILES * token_tiles))",
+        killed_by="test_a_range_of_groups_is_that_part_and_no_more",
+    ),
+    mutant(
+        "one rank more than int32 sums",
+        "MAX_RANK = (2**31 - 1) // (127 * 127)",
+        "MAX_RANK = (2**31 - 1) // (127 * 127) + 1",
+        killed_by="tests/test_contract.py::test_wrong_sizes",
+    ),
+)

@@ -1,0 +1,131 @@
+"""Attention to one block: scale, bias, maximum, sum, and what P is multiplied as."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+mutant = partial(
+    Mutant, file="dsv4_kernels/segments/qk_softmax_pv.py", tests="tests/test_qk_softmax_pv.py"
+)
+
+SCORES = "tl.dot(q, tl.trans(kv)) * softmax_scale + bias[None, :]"
+BF16_P = "tl.dot(p.to(tl.bfloat16), kv)"
+
+MUTANTS = (
+    mutant(
+        "scores ten times as large",
+        "float(scale), N, NB",
+        "10.0 * float(scale), N, NB",
+        killed_by="test_against_reference[64-2-8]",
+    ),
+    mutant(
+        "scores of zero",
+        "float(scale), N, NB",
+        "0.0, N, NB",
+        killed_by="test_against_reference[64-2-8]",
+    ),
+    mutant(
+        "the default scale is 512's whatever C is",
+        'contract["C"] ** -0.5 if',
+        "512**-0.5 if",
+        killed_by="test_against_reference[64-2-8]",
+    ),
+    mutant(
+        "bias before scale",
+        SCORES,
+        "(tl.dot(q, tl.trans(kv)) + bias[None, :]) * softmax_scale",
+        killed_by="test_scale_comes_before_the_bias",
+    ),
+    mutant(
+        "no bias",
+        SCORES,
+        "tl.dot(q, tl.trans(kv)) * softmax_scale",
+        killed_by="test_against_reference[64-2-8]",
+    ),
+    mutant(
+        "the first head of each 16 off by 20 %",
+        SCORES,
+        "tl.dot(q, tl.trans(kv)) * softmax_scale * tl.where(h % 16 == 0, 1.2, 1.0)[:, None]"
+        " + bias[None, :]",
+        killed_by="test_against_reference[64-2-64]",
+    ),
+    mutant(
+        "the last column of a block is dead",
+        "bias = tl.load(bias_ptr + block * BLOCK_K + k)",
+        "bias = tl.where(k < BLOCK_K - 1, tl.load(bias_ptr + block * BLOCK_K + k), -3.4e38)",
+        killed_by="test_against_reference[64-2-8]",
+    ),
+    mutant(
+        "l is the sum of bf16 P",
+        "l = tl.sum(p, axis=1)",
+        "l = tl.sum(p.to(tl.bfloat16).to(tl.float32), axis=1)",
+        killed_by="test_against_reference[64-2-8]",
+    ),
+    mutant(
+        "P keeps 16 bits, not bf16's 8",
+        BF16_P,
+        f"{BF16_P} + tl.dot((p - p.to(tl.bfloat16).to(tl.float32)).to(tl.bfloat16), kv)",
+        killed_by="test_flash_size",
+    ),
+    mutant(
+        "P is cut to bf16, not rounded",
+        "p.to(tl.bfloat16)",
+        "(p.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True).to(tl.bfloat16)",
+        killed_by="test_flash_size",
+    ),
+    mutant(
+        "the maximum is not subtracted",
+        "p = tl.exp(scores - m[:, None])",
+        "p = tl.exp(scores)",
+        killed_by="test_against_reference[64-2-8]",
+    ),
+    mutant(
+        "powers of 2, not of e",
+        "p = tl.exp(scores - m[:, None])",
+        "p = tl.exp2(scores - m[:, None])",
+        killed_by="test_against_reference[64-2-8]",
+    ),
+    mutant(
+        "V lacks its last column",
+        BF16_P,
+        "tl.dot(p.to(tl.bfloat16), tl.where((c < C - 1)[None, :], kv, 0.0))",
+        killed_by="test_against_reference[64-2-8]",
+    ),
+    mutant(
+        "every block sees the first block's KV",
+        "kv_ptr + block * BLOCK_K * C",
+        "kv_ptr + t * NB * BLOCK_K * C",
+        killed_by="test_against_reference[64-2-8]",
+    ),
+    mutant(
+        "the query of another token",
+        "t = (row // NB).to(tl.int64)",
+        "t = (row % N).to(tl.int64)",
+        killed_by="test_against_reference[64-2-8]",
+    ),
+    mutant(
+        "two heads swapped",
+        "q_ptr + t * H * C + h[:, None] * C",
+        "q_ptr + t * H * C + (h ^ 1)[:, None] * C",
+        killed_by="test_against_reference[64-2-8]",
+    ),
+    mutant(
+        "the last head is not computed",
+        "in_heads = h < H",
+        "in_heads = h < H - 1",
+        killed_by="test_against_reference[64-2-8]",
+    ),
+    mutant(
+        "every task has the first task's heads",
+        "h = task % HEAD_TASKS * TASK_H + h0",
+        "h = h0",
+        killed_by="test_head_tiles_change_no_bit[16]",
+    ),
+    mutant(
+        "lanes past the last head hold ones",
+        "mask=in_heads[:, None], other=0.0)",
+        "mask=in_heads[:, None], other=1.0)",
+        equivalent="heads do not mix - a row of scores, m, l and o comes from one row of q - and "
+        "the rows of these lanes are not stored.",
+    ),
+)

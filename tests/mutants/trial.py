@@ -1,0 +1,135 @@
+"""One mutant on trial: a copy of the tree, the edit, the test that must fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mutants import witness
+from mutants.mutant import Mutant
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TREE = ("dsv4_kernels", "reference", "tests", "pyproject.toml")
+SECONDS = 300  # for one call of pytest; the slowest takes a minute where nothing is wrong
+
+# Who else might notice, asked only where the named test does not: whole chains.
+OTHERS = ("tests/test_chain.py", "tests/test_guard_pages.py")
+
+Verdict = Literal["killed", "equivalent", "survived", "broken"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """verdict: "survived" also where a proof of equivalence is wrong, "broken" where the mutant
+    does not even run. seen: the failing test and its message, or why there is none."""
+
+    mutant: Mutant
+    verdict: Verdict
+    seen: str
+    seconds: float
+
+    @property
+    def holds(self) -> bool:
+        return self.verdict in ("killed", "equivalent")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The first failure of a run: its test, whether it is a verdict on results, its words."""
+
+    test: str
+    verdict: bool
+    what: str
+
+
+def trials(mutants: Sequence[Mutant], jobs: int, others: bool = True) -> Iterator[Outcome]:
+    """Outcomes as they come, `jobs` at a time. All share one cache of compiled kernels: Triton's
+    key holds the source of a kernel and of its helpers, so a mutant never meets another's.
+
+    others: ask the other tests too where the one that is named sees nothing; it helps to repair
+    the catalogue, and takes minutes.
+    """
+    with tempfile.TemporaryDirectory() as scratch, ThreadPoolExecutor(jobs) as pool:
+        running = [pool.submit(trial, mutant, Path(scratch), others) for mutant in mutants]
+        try:
+            for done in as_completed(running):
+                yield done.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def trial(mutant: Mutant, scratch: Path, others: bool) -> Outcome:
+    """Plant one mutant in a copy of the tree and run the test that must see it."""
+    begin = time.monotonic()
+
+    def outcome(verdict: Verdict, seen: str) -> Outcome:
+        return Outcome(mutant, verdict, seen, time.monotonic() - begin)
+
+    with tempfile.TemporaryDirectory(dir=scratch) as directory:
+        tree = Path(directory)
+        for name in TREE:
+            copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
+            copy(REPOSITORY / name, tree / name)
+        edited = tree / mutant.file
+        edited.write_text(mutant.edited(edited.read_text()))
+        failure = first_failure(tree, scratch, [mutant.test])
+        if failure is not None and not failure.verdict:
+            return outcome("broken", failure.what)
+        if mutant.equivalent:
+            if failure is not None:
+                return outcome("survived", f"not equivalent: {failure.test}: {failure.what}")
+            return outcome("equivalent", mutant.equivalent)
+        if failure is not None:
+            return outcome("killed", failure.test)
+        unseen = f"not seen by {mutant.test}"
+        if not others:
+            return outcome("survived", unseen)
+        other = first_failure(tree, scratch, [mutant.tests, *OTHERS])
+        seen = "no other test" if other is None else f"{other.test}: {other.what}"
+        return outcome("survived", f"{unseen}, but by {seen}")
+
+
+def first_failure(tree: Path, scratch: Path, tests: Sequence[str]) -> Failure | None:
+    """Run `tests` in `tree` up to the first that fails; None if all pass."""
+    report = tree / "witness.json"
+    report.unlink(missing_ok=True)
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", witness.__name__]
+    path = os.pathsep.join([str(tree), str(tree / "tests")])
+    own = {
+        "PYTHONPATH": path,
+        "TRITON_CACHE_DIR": str(scratch / "triton"),
+        witness.PATH: str(report),
+    }
+    try:
+        process = subprocess.run(
+            [sys.executable, "-m", "pytest", *options, *dict.fromkeys(tests)],
+            cwd=tree,
+            env=os.environ | own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            timeout=SECONDS,
+        )
+    except subprocess.TimeoutExpired:
+        return Failure(" ".join(tests), False, f"not done after {SECONDS} s")
+    if process.returncode == 0:
+        return None
+    facts = json.loads(report.read_text()) if report.exists() else {}
+    test = facts.get("test", " ".join(tests))
+    if process.returncode < 0:
+        return Failure(test, True, f"died of {signal.Signals(-process.returncode).name}")
+    if process.returncode != 1 or "what" not in facts:
+        return Failure(test, False, process.stdout[-2000:])
+    return Failure(test, facts["verdict"], facts["what"])
