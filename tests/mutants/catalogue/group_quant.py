@@ -95,7 +95,7 @@ MUTANTS = (
     ),
     mutant(
         "the scale's inverse",
-        "1.0 / q, mask=in_tokens",
+        "tl.div_rn(1.0, q), mask=in_tokens",
         "q, mask=in_tokens",
         killed_by="test_one_amax_per_group_and_token",
     ),
