@@ -202,35 +202,6 @@ def test_scratch_does_not_grow_with_the_chunk(device, seed):
     assert workspace_bytes(160) == workspace_bytes(16) > 0
 
 
-def test_a_token_alone_is_the_token_in_its_chunk(device, seed):
-    inputs = make_inputs(SMALL, tokens=12, start=50, seed=seed, device=device)
-    whole = chain(inputs)
-    for t in (0, 5, 11):
-        lens = torch.zeros_like(inputs.cmp_sparse_lens)
-        lens[t] = inputs.cmp_sparse_lens[t]
-        assert torch.equal(chain(dataclasses.replace(inputs, cmp_sparse_lens=lens))[t], whole[t])
-        rows = {
-            name: getattr(inputs, name)[[t] * 3].contiguous()
-            for name in ("q", "cmp_sparse_indices", "cmp_sparse_lens", "freqs_cos", "freqs_sin")
-        }
-        rows["kv_overlay"] = inputs.kv_overlay[:3].contiguous()
-        alone = dataclasses.replace(inputs, num_tokens=3, **rows)
-        # The three copies name overlay rows of a shorter chunk: re-number what lies behind it.
-        raw = alone.cmp_sparse_indices
-        behind = raw >= SMALL.window + 12
-        in_overlay = (raw >= SMALL.window) & ~behind
-        alone.cmp_sparse_indices[behind] -= 12 - 3
-        if in_overlay.any():
-            continue  # its own chunk's rows are not all there in a shorter one
-        assert torch.equal(chain(alone), whole[[t] * 3])
-
-
-def test_same_bytes_on_every_run(generator, device):
-    inputs = adversarial_inputs(T=9, generator=generator, device=device)
-    first = chain(inputs)
-    assert all(torch.equal(chain(inputs), first) for _ in range(5))
-
-
 def test_page_permutation_does_not_matter(device, seed):
     inputs = make_inputs(SMALL, tokens=6, start=200, seed=seed, device=device)
     want = chain(inputs)
