@@ -1,4 +1,4 @@
-"""Run a segment in poisoned memory and judge it against its reference."""
+"""Run the chain, or a segment in poisoned memory and judge it against its reference."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from typing import Any
 import torch
 
 import dsv4_kernels
+from dsv4_kernels import prefill_sparse_attn
+from dsv4_kernels.inputs import PrefillInputs
 from dsv4_kernels.pipeline import SEGMENTS
 from poison import Poison, is_sentinel
 from reference.compare import compare, rope_columns
 
 OUTPUTS = {name: node.writes + node.updates for name, node in SEGMENTS.items()}
+
+
+def chain(inputs: PrefillInputs, **options: Any) -> torch.Tensor:
+    """The whole chain; options: more keyword arguments of `prefill_sparse_attn`."""
+    return prefill_sparse_attn(*inputs.args(), window=inputs.window, **options)
 
 
 def run_kernel(

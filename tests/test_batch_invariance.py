@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from adversary import SMALL, adversarial_inputs
-from dsv4_kernels import prefill_sparse_attn
+from against import chain
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs import PrefillInputs, make_inputs
 from dsv4_kernels.pipeline import SCHEDULES
@@ -14,10 +14,6 @@ from dsv4_kernels.pipeline import SCHEDULES
 # Arguments with a row per token.
 PER_TOKEN = ("q", "cmp_sparse_indices", "cmp_sparse_lens", "freqs_cos", "freqs_sin")
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
-
-
-def chain(inputs: PrefillInputs, **options) -> torch.Tensor:
-    return prefill_sparse_attn(*inputs.args(), window=inputs.window, **options)
 
 
 def chunk_of(inputs: PrefillInputs, start: int, first: int, last: int) -> PrefillInputs:

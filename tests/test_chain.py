@@ -7,7 +7,7 @@ import torch
 
 import reference
 from adversary import INT32_MAX, INT32_MIN, SMALL, adversarial_inputs, healed, live_row
-from dsv4_kernels import prefill_sparse_attn
+from against import chain
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.executors import in_order as run
 from dsv4_kernels.inputs import PrefillInputs, make_inputs
@@ -21,10 +21,6 @@ from reference.bounds import (
     cosine,
     relative_l2,
 )
-
-
-def chain(inputs: PrefillInputs, **options) -> torch.Tensor:
-    return prefill_sparse_attn(*inputs.args(), window=inputs.window, **options)
 
 
 def poisoned_chain(inputs: PrefillInputs, poison: Poison, **options) -> torch.Tensor:

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import reference
 from adversary import SMALL, adversarial_inputs, healed, with_pages_permuted
+from against import chain
 from dsv4_kernels import device as devices
-from dsv4_kernels import prefill_sparse_attn
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.inputs import PrefillInputs
 from dsv4_kernels.pipeline import SCHEDULES
@@ -140,10 +140,6 @@ def test_any_contract(contract: Contract) -> None:
     assert (out[inputs.num_tokens :] == 0).all()
     assert torch.equal(out, cut)
     check_against_chain_reference(clean, out, contract.schedule)
-
-
-def chain(inputs: PrefillInputs, **options) -> torch.Tensor:
-    return prefill_sparse_attn(*inputs.args(), window=inputs.window, **options)
 
 
 def check_against_chain_reference(inputs: PrefillInputs, out: torch.Tensor, schedule: str) -> None:

@@ -10,7 +10,8 @@ import torch
 
 import reference
 from adversary import SMALL, adversarial_inputs
-from dsv4_kernels import ContractError, PrefillSparseAttn, prefill_sparse_attn
+from against import chain
+from dsv4_kernels import ContractError, PrefillSparseAttn
 from dsv4_kernels import device as devices
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.executors import OnStreams, in_order
@@ -22,10 +23,6 @@ from stand_in import StandIn, happens_before
 
 EIGHT_GROUPS = dataclasses.replace(SMALL, heads=16, head_dim=32, groups=8)
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
-
-
-def chain(inputs: PrefillInputs, **options) -> torch.Tensor:
-    return prefill_sparse_attn(*inputs.args(), window=inputs.window, **options)
 
 
 def plan_of(inputs: PrefillInputs, **options) -> PrefillSparseAttn:
