@@ -42,15 +42,17 @@ def _demo(parser: argparse.ArgumentParser) -> None:
 
 def _swimlane(parser: argparse.ArgumentParser) -> None:
     _demo(parser)
-    parser.add_argument("--groups-per-launch", type=_positive, default=4, metavar="N")
+    _groups_per_launch(parser)
     parser.add_argument("--json", dest="json_file", default="swimlane.json", metavar="FILE")
     parser.add_argument("--png", dest="png_file", default="swimlane.png", metavar="FILE")
 
 
 def _graph(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--schedule", default="decoupled", help="decoupled or row_barrier")
-    parser.add_argument("--groups", type=_positive, default=8, metavar="G", help="FLASH has 8")
-    parser.add_argument("--groups-per-launch", type=_positive, default=4, metavar="N")
+    parser.add_argument(
+        "--groups", type=_positive, default=PRESETS["FLASH"].groups, metavar="G", help="as FLASH's"
+    )
+    _groups_per_launch(parser)
 
 
 def _ascend(parser: argparse.ArgumentParser) -> None:
@@ -85,6 +87,13 @@ def _accuracy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--markdown", dest="as_markdown", action="store_true")
     parser.add_argument("--json", dest="json_file", metavar="FILE", help="keep the results there")
     parser.add_argument("--png", dest="png_file", metavar="FILE", help="draw them there")
+
+
+def _groups_per_launch(parser: argparse.ArgumentParser) -> None:
+    # Its default is the command's own: the schedule's, which cannot be imported without Triton.
+    parser.add_argument(
+        "--groups-per-launch", type=_positive, default=argparse.SUPPRESS, metavar="N"
+    )
 
 
 def _positive(text: str) -> int:

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dsv4_kernels.pipeline import SCHEDULES, Lane, Node, edges
+from dsv4_kernels.pipeline import GROUPS_PER_LAUNCH, SCHEDULES, Lane, Node, edges
 
 # Fill and text of a lane's boxes: three hues that stay apart in grey and for the colour-blind
 # (the first three of Okabe and Ito's palette that carry dark text).
 COLOURS: dict[Lane, str] = {"cube": "#e69f00", "vector": "#56b4e9", "mix": "#9fd8c4"}
 
 
-def graph(*, schedule: str, groups: int, groups_per_launch: int) -> bool:
+def graph(*, schedule: str, groups: int, groups_per_launch: int = GROUPS_PER_LAUNCH) -> bool:
     """Print the diagram; True. ValueError for a schedule that there is not."""
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}: known are {', '.join(SCHEDULES)}")

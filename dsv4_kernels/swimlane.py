@@ -19,7 +19,7 @@ from rich.table import Table
 from dsv4_kernels import device as devices
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs import make_inputs
-from dsv4_kernels.pipeline import LANES, SCHEDULES
+from dsv4_kernels.pipeline import GROUPS_PER_LAUNCH, LANES, SCHEDULES
 from dsv4_kernels.timeline import Timeline, record
 
 RUNS = 5  # of which the one with the median makespan is shown
@@ -32,9 +32,9 @@ def swimlane(
     tokens: int,
     start: int,
     seed: int,
-    groups_per_launch: int,
     json_file: str,
     png_file: str,
+    groups_per_launch: int = GROUPS_PER_LAUNCH,
 ) -> bool:
     """Run, draw and print; True.
 
