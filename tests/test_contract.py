@@ -420,12 +420,13 @@ def wrong_sizes() -> Iterator[Any]:
         yield Wrong(op, sized(op, B=0), ("ori_kv",), "B >= 1", "^B = 0$")
         for pool in ("ori_kv", "cmp_kv"):
             too_large = on_meta(**{pool: (2**29, 4, 16)})
-            yield Wrong(op, too_large, ("ori_kv", "cmp_kv"), r"< 2\*\*31 rows", f"^{2**31} rows$")
+            yield Wrong(op, too_large, (pool,), r"< 2\*\*31 rows", f"^{2**31} rows$")
         ragged = dict(ori_kv=(4, 3, 16), cmp_kv=(4, 3, 16))
         for table in ("ori_block_table", "cmp_block_table"):
-            too_large = on_meta(**ragged, **{table: (2**24 // 3 + 1,)})
-            blamed = ("ori_block_table", "cmp_block_table")
-            yield Wrong(op, too_large, blamed, r"2\*\*24 slots", "B=3")
+            entries = 2**24 // 3 + 1
+            too_large = on_meta(**ragged, **{table: (entries,)})
+            got = f"^{entries} pages of B=3$"
+            yield Wrong(op, too_large, (table,), r"2\*\*24 slots", got)
     for op in ("gather_kv", "column_bias"):
         yield Wrong(op, sized(op, N=T + 1), ("cmp_sparse_indices",), f"N <= T={T}", "^6 rows$")
     C24 = sized("gather_kv", C=24)

@@ -197,17 +197,32 @@ def test_pools_and_tables_may_grow(device, seed):
 
 
 @pytest.mark.parametrize(
-    "change",
-    [dict(tokens=7), dict(dims=dataclasses.replace(SMALL, hidden=73)), dict(layer="HCA")],
-    ids=["T", "D", "K"],
+    ("argument", "letter", "change"),
+    [
+        ("q", "T", dict(tokens=7)),
+        ("q", "H", dict(dims=dataclasses.replace(SMALL, heads=16))),
+        ("q", "C", dict(dims=dataclasses.replace(SMALL, head_dim=32))),
+        ("cmp_sparse_indices", "K", dict(layer="HCA")),
+        ("freqs_cos", "P", dict(dims=dataclasses.replace(SMALL, rope_dim=8))),
+        ("wo_a", "G", dict(dims=dataclasses.replace(SMALL, groups=4))),
+        ("wo_a", "R", dict(dims=dataclasses.replace(SMALL, o_lora_rank=41))),
+        ("wo_b", "D", dict(dims=dataclasses.replace(SMALL, hidden=73))),
+    ],
 )
-def test_other_sizes_are_refused(change, device, seed):
+def test_other_sizes_are_refused(argument, letter, change, device, seed):
     own = dict(dims=SMALL, tokens=6, start=1000, seed=seed, device=device)
     plan = plan_of(make_inputs(**own))
     other = make_inputs(**own | change)
-    letter = {"tokens": "T", "dims": "D", "layer": "K"}[next(iter(change))]
-    with pytest.raises(ContractError, match=f"of the plan's size, {letter}=.*, got {letter} = "):
+    size = rf"{letter}=\d+, got {letter} = \d+$"
+    with pytest.raises(ContractError, match=f"`{argument}` must be of the plan's size, {size}"):
         plan.run(*other.args())
+
+
+def test_another_device_is_refused(device, seed):
+    inputs = make_inputs(SMALL, tokens=6, seed=seed, device=device)
+    plan = plan_of(inputs)
+    with pytest.raises(ContractError, match=f"`q` must be on {device} like the plan, got meta$"):
+        plan.run(*inputs.to("meta").args())
 
 
 def test_wrong_arguments_of_a_run_are_refused(device, seed, poison):

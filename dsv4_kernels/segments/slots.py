@@ -107,15 +107,17 @@ def check_slots(
     contract.integer("window", window, 0, 2**30 - 1)
     contract.integer("first_token", first_token, 0, T - N)
     contract.require(contract["K"] >= 1, "cmp_sparse_indices", f"[{rows}, K] with K >= 1", "K = 0")
-    pool_rows = B * max(contract["ori_pages"], contract["cmp_pages"])
-    contract.require(pool_rows < 2**31, "cmp_kv", "a pool of < 2**31 rows", f"{pool_rows} rows")
-    slots = B * max(contract["ori_entries"], contract["cmp_entries"])
-    contract.require(
-        page_shift(B) >= 0 or slots <= 2**24,
-        "cmp_block_table",
-        "at most 2**24 slots for a page size that is not a power of two",
-        f"{contract['cmp_entries']} pages of B={B}",
-    )
+    for pool in ("ori", "cmp"):
+        pool_rows, entries = B * contract[f"{pool}_pages"], contract[f"{pool}_entries"]
+        contract.require(
+            pool_rows < 2**31, f"{pool}_kv", "a pool of < 2**31 rows", f"{pool_rows} rows"
+        )
+        contract.require(
+            page_shift(B) >= 0 or B * entries <= 2**24,
+            f"{pool}_block_table",
+            "at most 2**24 slots for a page size that is not a power of two",
+            f"{entries} pages of B={B}",
+        )
     contract.sizes["KP"] = -(-contract["K"] // BLOCK_COLUMNS) * BLOCK_COLUMNS
 
 
