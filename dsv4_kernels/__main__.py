@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from dsv4_kernels.contract import ContractError
 from dsv4_kernels.device import MissingDependency
@@ -15,19 +16,26 @@ from dsv4_kernels.inputs import LAYER_RATIOS
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; exit code 0 if all holds, 1 if something does not, 2 for a wrong call."""
-    parser = argparse.ArgumentParser(prog="python -m dsv4_kernels", description=__doc__)
+    parser = _Parser(prog="python -m dsv4_kernels", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, (_, about, add_options) in _COMMANDS.items():
         add_options(commands.add_parser(name, help=about, description=about))
-    options = vars(parser.parse_args(arguments))
-    command = options.pop("command")
     try:
+        options = vars(parser.parse_args(arguments))
+        command = options.pop("command")
         # Imported late: each needs packages that the others do without.
         module = importlib.import_module(f"dsv4_kernels.{_COMMANDS[command][0]}")
         return 0 if getattr(module, command)(**options) else 1
     except (ContractError, MissingDependency, ValueError, OSError) as error:
         print(f"dsv4_kernels: {error}", file=sys.stderr)
         return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, as all that follows does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; {self.prog} --help tells more")
 
 
 def _demo(parser: argparse.ArgumentParser) -> None:
@@ -97,8 +105,8 @@ def _groups_per_launch(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(text: str) -> int:
-    """A whole number above 0; argparse turns the error into a line of its own."""
-    if not text.isdigit() or int(text) == 0:
+    """A whole number above 0; argparse turns the error into one about the option."""
+    if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text}")
     return int(text)
 

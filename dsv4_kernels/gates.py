@@ -44,8 +44,8 @@ def chosen_tiles(settings: Sequence[str], target: Target) -> dict[str, Tiles]:
         ignored = common - current.options(target).keys()
         fields = [f.name for f in dataclasses.fields(current) if f.name not in ignored]
         require_known(f"tile of {segment}", [tile], fields)
-        if not value.isdigit():
-            raise ValueError(f"`--tile {setting}` must end in a whole number")
+        if not value.isdecimal() or int(value) == 0:
+            raise ValueError(f"`--tile {setting}` must end in a whole number above 0")
         chosen[segment] = dataclasses.replace(current, **{tile: int(value)})
     return chosen
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from dsv4_kernels.dims import Dims
-from dsv4_kernels.rope import rope_tables
+from dsv4_kernels.rope import MAX_POSITIONS, rope_tables
 
 LAYER_RATIOS = {"SWA": 0, "CSA": 4, "HCA": 128}  # tokens per compressed slot; 0: no slots at all
 
@@ -115,8 +115,8 @@ def make_inputs(
         device: where the tensors end up.
 
     Raises:
-        ValueError: unknown layer, heads not a multiple of groups, a negative start or tokens, or
-            tokens > capacity.
+        ValueError: unknown layer, heads not a multiple of groups, a negative start or tokens,
+            tokens > capacity, or positions that rope_tables does not tell apart.
     """
     capacity = tokens if capacity is None else capacity
     if layer not in LAYER_RATIOS:
@@ -127,8 +127,15 @@ def make_inputs(
         )
     if start < 0:
         raise ValueError(f"`start` must be a position >= 0, got {start}")
-    if not 0 <= tokens <= capacity:
-        raise ValueError(f"`tokens` must be in 0..capacity, got {tokens} of {capacity}")
+    if tokens < 0:
+        raise ValueError(f"`tokens` must be >= 0, got {tokens}")
+    if tokens > capacity:
+        raise ValueError(f"`tokens` must be in 0..{capacity}, the capacity, got {tokens}")
+    if start + capacity > MAX_POSITIONS:
+        raise ValueError(
+            f"`start` must leave all positions below {MAX_POSITIONS}, got {start} for a chunk of "
+            f"{capacity}"
+        )
 
     generator = torch.Generator().manual_seed(seed)
     ratio = LAYER_RATIOS[layer]

@@ -22,6 +22,8 @@ YARN_ORIGINAL_LENGTH = 65_536  # tokens; 16 times as many make the 1 048 576 of 
 YARN_BETA_FAST = 32.0  # turns over the original length: pairs that turn more keep their frequency
 YARN_BETA_SLOW = 1.0  # pairs that turn less than once are interpolated in full
 
+MAX_POSITIONS = 2**24  # fp32 holds every integer below
+
 COMPRESS_RATIOS = (0, 4, 128)  # `compress_ratios` of the config: SWA, CSA, HCA
 
 
@@ -70,7 +72,7 @@ def rope_tables(
     """Cosines and sines at absolute positions.
 
     Args:
-        positions: [T] integers, below 2**24 so that fp32 holds them exactly.
+        positions: [T] integers, 0 .. MAX_POSITIONS - 1.
         compress_ratio: tokens per compressed slot of the layer: 0 (SWA), 4 (CSA) or 128 (HCA).
         rope_dim: P.
 

@@ -301,6 +301,7 @@ def test_a_million_tokens_of_context(layer: str, seed: int) -> None:
         ({"start": -1}, "start"),
         ({"tokens": 9, "capacity": 8}, "tokens"),
         ({"tokens": -1, "capacity": 8}, "tokens"),
+        ({"tokens": 8, "start": 2**24 - 7}, "start"),
         ({"dims": dataclasses.replace(SMALL, groups=4)}, "groups"),
     ],
 )

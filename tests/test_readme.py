@@ -56,19 +56,3 @@ def test_o_packed_comes_from_the_last_to_write_it():
     assert f"n{places['merge_norm']} --" in text
     into = [line for line in text.splitlines() if line.endswith(f"--> n{proj_a}")]
     assert len(into) == 1
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--schedule", "row"], "unknown schedule 'row': known are decoupled, row_barrier"),
-        (["--groups", "0"], "must be a whole number above 0, got 0"),
-    ],
-)
-def test_a_wrong_graph_is_one_sentence(arguments, sentence, capsys):
-    try:
-        code = main(["graph", *arguments])
-    except SystemExit as left:
-        code = left.code
-    assert code == 2
-    assert sentence in capsys.readouterr().err

@@ -46,17 +46,20 @@ class Study:
 
     @classmethod
     def from_json(cls, text: str) -> Study:
-        """The study that `to_json` wrote."""
-        data: dict[str, Any] = json.loads(text)
-        granularity = {
-            preset: {
-                activations: {scheme: Errors(**found) for scheme, found in schemes.items()}
-                for activations, schemes in by_activations.items()
+        """The study that `to_json` wrote; ValueError for any other text."""
+        try:
+            data: dict[str, Any] = json.loads(text)
+            granularity = {
+                preset: {
+                    activations: {scheme: Errors(**found) for scheme, found in schemes.items()}
+                    for activations, schemes in by_activations.items()
+                }
+                for preset, by_activations in data.pop("granularity").items()
             }
-            for preset, by_activations in data.pop("granularity").items()
-        }
-        budgets = {preset: Budget(**found) for preset, found in data.pop("budgets").items()}
-        return cls(granularity=granularity, budgets=budgets, **data)
+            budgets = {preset: Budget(**found) for preset, found in data.pop("budgets").items()}
+            return cls(granularity=granularity, budgets=budgets, **data)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError("not the JSON of a study, as `accuracy --json` keeps it") from error
 
     def from_seed_figure(self, preset: str, scheme: str) -> float:
         """How far the Gaussian error lies outside of the seed's figure; 0 inside, below < 0."""
