@@ -60,7 +60,7 @@ def test_rows_of_a_pool(generator, device):
 
 
 def test_attention(generator, device):
-    """kv passes the limit, o passes it twice over."""
+    """q, kv and o all pass the limit."""
     N, H = LIMIT // (B * C) + 2, 128
     q = torch.empty(N, H, C, dtype=torch.bfloat16, device=device)
     kv = torch.empty(N, B, C, dtype=torch.bfloat16, device=device)
