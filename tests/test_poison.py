@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from adversary import SMALL, adversarial_inputs, healed
-from against import OUTPUTS
-from dsv4_kernels import prefill_sparse_attn
+from against import OUTPUTS, chain
 from dsv4_kernels.pipeline import SCHEDULES, SEGMENTS
 from poison import BAND, SENTINELS, Poison, is_sentinel
 from reference.compare import compare
@@ -51,10 +50,7 @@ def launches(device):
     poison = Poison(device)
     for schedule in SCHEDULES:
         with poison.allocations():
-            prefill_sparse_attn(
-                *inputs.args(), window=inputs.window, schedule=schedule,
-                groups_per_launch=2, executor=executor,
-            )  # fmt: skip
+            chain(inputs, schedule=schedule, groups_per_launch=2, executor=executor)
     poison.check_bands()
     return found
 
