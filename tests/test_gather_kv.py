@@ -53,6 +53,40 @@ def test_empty_tables_and_pools(ori_entries, cmp_entries, generator, device, poi
     check_segment("gather_kv", slots(inputs), poison)
 
 
+def test_the_borders_of_every_range(device, seed, poison):
+    """The first and last row of ring, overlay and compressed slots, and the first slot past all,
+    with nothing broken behind a border that could hide where it is."""
+    inputs = make_inputs(SMALL, tokens=3, start=200, seed=seed, device=device)
+    overlay, compressed = SMALL.window, SMALL.window + 3
+    end = compressed + SMALL.page_rows * len(inputs.cmp_block_table)
+    assert SMALL.page_rows * len(inputs.ori_block_table) > overlay  # the last page has more rows
+    borders = [0, overlay - 1, overlay, compressed - 1, compressed, end - 1, end]
+    row = torch.tensor(borders, dtype=torch.int32, device=device)
+    named = slots(
+        inputs,
+        cmp_sparse_indices=row.expand(3, -1).contiguous(),
+        cmp_sparse_lens=torch.full_like(inputs.cmp_sparse_lens, len(borders)),
+    )
+    got = check_segment("gather_kv", named, poison)["kv"][0]
+    assert torch.equal(got[2], inputs.kv_overlay[0])
+    assert torch.equal(got[3], inputs.kv_overlay[2])
+    assert (got[6] == 0).all()
+
+
+@pytest.mark.parametrize("pool", ["ori", "cmp"])
+@pytest.mark.parametrize("beside", ["before", "after"])
+def test_a_page_beside_the_pool_is_dead(pool, beside, device, seed, poison):
+    """There is memory on both sides, and it is NaN."""
+    inputs = make_inputs(SMALL, tokens=3, start=200, seed=seed, device=device)
+    pages, table = getattr(inputs, f"{pool}_kv"), getattr(inputs, f"{pool}_block_table")
+    memory = torch.full_like(torch.cat([pages[:1], pages, pages[:1]]), torch.nan)
+    memory[1:-1] = pages
+    entries = torch.full_like(table, -1 if beside == "before" else len(pages))
+    changes = {f"{pool}_kv": memory[1:-1], f"{pool}_block_table": entries}
+    got = check_segment("gather_kv", slots(inputs, **changes), poison)["kv"]
+    assert got.isfinite().all()
+
+
 def test_tables_shorter_than_what_is_named(generator, device, poison):
     """A window of two pages behind a table of one: the ring's last rows are dead."""
     inputs = adversarial_inputs(ori_entries=1, cmp_entries=1, generator=generator, device=device)

@@ -18,7 +18,7 @@ MUTANTS = (
         "the overlay's first row is the ring's",
         "usable & (overlay_row < 0)",
         "usable & (overlay_row <= 0)",
-        killed_by="test_bytes[9-133-8]",
+        killed_by="test_the_borders_of_every_range",
     ),
     mutant(
         "the overlay's first row is dead",
@@ -54,7 +54,7 @@ MUTANTS = (
         "a page behind the compressed table is live",
         "(cmp_page < cmp_entries)",
         "(cmp_page <= cmp_entries)",
-        killed_by="test_any_page_size_and_window[24-16]",
+        killed_by="test_the_borders_of_every_range",
     ),
     mutant(
         "a page behind the ring's table is live",
@@ -66,13 +66,13 @@ MUTANTS = (
         "a compressed page past the pool is live",
         "(cmp_physical < cmp_pages)",
         "(cmp_physical <= cmp_pages)",
-        killed_by=f"{FENCED}[after]",
+        killed_by="test_a_page_beside_the_pool_is_dead",
     ),
     mutant(
         "a ring page below the pool is live",
         "in_ring & (ring_physical >= 0)",
         "in_ring & (ring_physical >= -1)",
-        killed_by=f"{FENCED}[before]",
+        killed_by="test_a_page_beside_the_pool_is_dead",
     ),
     mutant(
         "the ring's page table is ignored",
