@@ -34,11 +34,12 @@ def test_full_widths(G, D, generator, device, poison):
 
 
 def test_the_sum_is_exact_beyond_fp32(device, poison):
-    """Up to an odd number above 2**24 and down again, which fp32 would round on the way."""
+    """Above 2**24 and down again, where fp32 has even numbers only: the sum is odd wherever a tile
+    of k ends on the way."""
     codes = torch.full((1, 2, 2047), 127, dtype=torch.int8, device=device)
     wo_b = torch.full((1, 2 * 2047), 127, dtype=torch.int8, device=device)
     wo_b[0, 2047:] = -127
-    wo_b[0, -1] = -126
+    wo_b[0, 0], wo_b[0, -1] = 126, -125
     one = torch.ones(1, device=device)
     inputs = dict(codes=codes, wo_b=wo_b, row_scale=one, wo_b_scale=one)
     assert run_kernel("proj_b_dequant", inputs, poison)["attn_out"].item() == 127
