@@ -51,6 +51,32 @@ class ProjBTiles(Tiles):
         )
 
 
+@triton.jit
+def int8_dot(
+    a_ptr,  # [BLOCK_T, 1] addresses of rows of int8
+    w_ptr,  # [BLOCK_D, 1] likewise
+    a_rows,  # [BLOCK_T, 1] bool: rows that there are
+    w_rows,  # [BLOCK_D, 1] likewise
+    K: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    B_K_TILE: tl.constexpr,
+):
+    """sum_k a[t, k] * w[d, k], [BLOCK_T, BLOCK_D] int32; zeros for rows that there are not."""
+    k = tl.arange(0, B_K_TILE)
+    acc = tl.zeros((BLOCK_T, BLOCK_D), tl.int32)
+    for k0 in range(0, K, B_K_TILE):
+        a_mask = a_rows
+        w_mask = w_rows
+        if K % B_K_TILE != 0:
+            a_mask = a_mask & (k0 + k < K)[None, :]
+            w_mask = w_mask & (k0 + k < K)[None, :]
+        a = tl.load(a_ptr + (k0 + k)[None, :], mask=a_mask, other=0)
+        w = tl.load(w_ptr + (k0 + k)[None, :], mask=w_mask, other=0)
+        acc = tl.dot(a, tl.trans(w), acc, out_dtype=tl.int32)
+    return acc
+
+
 @triton.jit(do_not_specialize=["N", "first_group", "group_count"])
 def _proj_b_kernel(
     codes_ptr,  # [N, G, R] int8
@@ -70,7 +96,6 @@ def _proj_b_kernel(
     D_TILES: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
     token_tiles = tl.cdiv(N, BLOCK_T)
     t = tl.arange(0, BLOCK_T)
-    r = tl.arange(0, B_K_TILE)
     for task in range(tl.program_id(0), group_count * D_TILES * token_tiles, tl.num_programs(0)):
         g = (first_group + task // (D_TILES * token_tiles)).to(tl.int64)
         t0 = task % token_tiles * BLOCK_T
@@ -81,16 +106,7 @@ def _proj_b_kernel(
         a_ptr = codes_ptr + (t0.to(tl.int64) * G + g) * R + t[:, None] * (G * R)
         w_ptr = wo_b_ptr + d0 * G * R + g * R + d[:, None] * (G * R)
 
-        acc = tl.zeros((BLOCK_T, BLOCK_D), tl.int32)
-        for r0 in range(0, R, B_K_TILE):
-            a_mask = in_tokens
-            w_mask = in_hidden[:, None]
-            if R % B_K_TILE != 0:
-                a_mask = a_mask & (r0 + r < R)[None, :]
-                w_mask = w_mask & (r0 + r < R)[None, :]
-            a = tl.load(a_ptr + (r0 + r)[None, :], mask=a_mask, other=0)
-            w = tl.load(w_ptr + (r0 + r)[None, :], mask=w_mask, other=0)
-            acc = tl.dot(a, tl.trans(w), acc, out_dtype=tl.int32)
+        acc = int8_dot(a_ptr, w_ptr, in_tokens, in_hidden[:, None], R, BLOCK_T, BLOCK_D, B_K_TILE)
 
         tile_ptr = partial_ptr + (g * N + t0) * D + d0 + t[:, None] * D
         tl.store(tile_ptr + d[None, :], acc, mask=in_tokens & in_hidden[None, :])

@@ -17,7 +17,7 @@ import triton.language as tl
 
 from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.proj_b import MAX_RANK
+from dsv4_kernels.segments.proj_b import MAX_RANK, int8_dot
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
 
 
@@ -71,7 +71,6 @@ def _proj_b_dequant_kernel(
     token_tiles = tl.cdiv(N, BLOCK_T)
     t = tl.arange(0, BLOCK_T)
     d = tl.arange(0, BLOCK_D)
-    k = tl.arange(0, B_K_TILE)
     for task in range(tl.program_id(0), D_TILES * token_tiles, tl.num_programs(0)):
         t0 = (task % token_tiles * BLOCK_T).to(tl.int64)
         d0 = (task // token_tiles * BLOCK_D).to(tl.int64)
@@ -80,16 +79,9 @@ def _proj_b_dequant_kernel(
         a_ptr = codes_ptr + t0 * K + t[:, None] * K
         w_ptr = wo_b_ptr + d0 * K + d[:, None] * K
 
-        acc = tl.zeros((BLOCK_T, BLOCK_D), tl.int32)
-        for k0 in range(0, K, B_K_TILE):
-            a_mask = in_tokens[:, None]
-            w_mask = in_hidden[:, None]
-            if K % B_K_TILE != 0:
-                a_mask = a_mask & (k0 + k < K)[None, :]
-                w_mask = w_mask & (k0 + k < K)[None, :]
-            a = tl.load(a_ptr + (k0 + k)[None, :], mask=a_mask, other=0)
-            w = tl.load(w_ptr + (k0 + k)[None, :], mask=w_mask, other=0)
-            acc = tl.dot(a, tl.trans(w), acc, out_dtype=tl.int32)
+        acc = int8_dot(
+            a_ptr, w_ptr, in_tokens[:, None], in_hidden[:, None], K, BLOCK_T, BLOCK_D, B_K_TILE
+        )
 
         row_scale = tl.load(row_scale_ptr + t0 + t, mask=in_tokens, other=0.0)
         wo_b_scale = tl.load(wo_b_scale_ptr + d0 + d, mask=in_hidden, other=0.0)

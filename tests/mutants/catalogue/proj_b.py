@@ -24,15 +24,22 @@ MUTANTS = (
     ),
     mutant(
         "the last rank is dropped",
-        "w_mask & (r0 + r < R)[None, :]",
-        "w_mask & (r0 + r < R - 1)[None, :]",
+        "w_mask & (k0 + k < K)[None, :]",
+        "w_mask & (k0 + k < K - 1)[None, :]",
         killed_by=RAGGED,
     ),
     mutant(
         "the last tile of ranks runs into the next group",
-        "if R % B_K_TILE != 0:",
-        "if R < B_K_TILE:",
+        "if K % B_K_TILE != 0:",
+        "if K < B_K_TILE:",
         killed_by=RAGGED,
+    ),
+    mutant(
+        "the sum is rounded to fp32 between tiles",
+        "acc = tl.dot(a, tl.trans(w), acc, out_dtype=tl.int32)",
+        "acc = (tl.dot(a, tl.trans(w), out_dtype=tl.int32).to(tl.float32)"
+        " + acc.to(tl.float32)).to(tl.int32)",
+        killed_by="tests/test_proj_b_dequant.py::test_the_sum_is_exact_beyond_fp32",
     ),
     mutant(
         "the last token is not written",
