@@ -102,7 +102,7 @@ def _judge_and_time(
     cost = workloads.cost_of_segment(node, before, inputs)
     number = clock.copies(cost.bytes, DEVICE)
     sets: list[Buffers] = [after, *(workloads.clone(after) for _ in range(number - 1))]
-    outputs = [after[name] for name in node.writes + node.updates]
+    outputs = list(node.outputs_of(after).values())
     timed(
         [partial(node.run, buffers, tiles=tiles) for buffers in sets], cost,
         segment=node.name, preset=preset, tokens=inputs.num_tokens, tiles=vars(tiles),

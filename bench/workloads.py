@@ -110,8 +110,8 @@ def segment_buffers(node: Node, preset: str, tokens: int) -> Buffers:
     through, and may be any bits."""
     schedule = "row_barrier" if node.name in {n.name for n in BASELINE} else "decoupled"
     buffers = handed_over(preset, tokens, schedule)
-    taken = {name: buffers[name] for name in node.reads + node.sizes}
-    return taken | {name: poisoned_like(buffers[name]) for name in node.writes + node.updates}
+    outputs = {name: poisoned_like(v) for name, v in node.outputs_of(buffers).items()}
+    return node.inputs_of(buffers) | outputs
 
 
 def poisoned_like(tensor: torch.Tensor) -> torch.Tensor:
@@ -138,9 +138,7 @@ def cost_of_segment(node: Node, buffers: Buffers, inputs: PrefillInputs) -> Cost
 
 def judge_segment(node: Node, before: Buffers, after: Buffers) -> None:
     """Assert that what `node` made of `before` is within the bounds of its reference."""
-    taken = {name: before[name] for name in node.reads + node.updates + node.sizes}
-    written = {name: after[name] for name in node.writes + node.updates}
-    for verdict in compare(node.name, taken, written):
+    for verdict in compare(node.name, node.inputs_of(before), node.outputs_of(after)):
         assert verdict.holds, f"{node.name}: {verdict}"
 
 

@@ -130,9 +130,8 @@ def _chain(inputs: PrefillInputs, executor: Executor | None = None) -> torch.Ten
 
 def _check(node: Node, before: Buffers, after: Buffers, row: Row) -> None:
     """Judge what `node` wrote against its reference on the same inputs."""
-    taken = {name: before[name] for name in node.reads + node.updates + node.sizes}
-    written = {name: after[name] for name in node.writes + node.updates}
-    row.verdicts += compare(node.name, taken, written)
+    written = node.outputs_of(after)
+    row.verdicts += compare(node.name, node.inputs_of(before), written)
     row.inputs = row.inputs or _shapes(node.reads, before)
     row.outputs = row.outputs or _shapes(tuple(written), after)
 

@@ -73,15 +73,23 @@ class Node:
         """Which cores it keeps busy."""
         return LANES[self.tiles.core]
 
+    def inputs_of(self, buffers: Buffers) -> Buffers:
+        """What its segment takes of `buffers`."""
+        return {name: buffers[name] for name in self.reads + self.updates + self.sizes}
+
+    def outputs_of(self, buffers: Buffers) -> Buffers:
+        """What it has written to `buffers`."""
+        return {name: buffers[name] for name in self.writes + self.updates}
+
     def run(self, buffers: Buffers, **options: Any) -> None:
         """Launch the segment on `buffers`; what it had to allocate is added to them.
 
         options: more keyword arguments of the segment, its tiles for instance.
         """
-        taken = {name: buffers[name] for name in self.reads + self.updates + self.sizes}
         if self.groups is not None:
             options["group_range"] = self.groups
-        made = self.segment(**taken, **{name: buffers.get(name) for name in self.writes}, **options)
+        outputs = {name: buffers.get(name) for name in self.writes}
+        made = self.segment(**self.inputs_of(buffers), **outputs, **options)
         if self.writes:
             results = made if isinstance(made, tuple) else (made,)
             buffers.update(zip(self.writes, results, strict=True))

@@ -126,9 +126,7 @@ def test_any_contract(contract: Contract) -> None:
         for node in nodes:
             before = dict(buffers) | {name: buffers[name].clone() for name in node.updates}
             node.run(buffers)
-            taken = {name: before[name] for name in node.reads + node.updates + node.sizes}
-            got = {name: buffers[name] for name in node.writes + node.updates}
-            for verdict in compare(node.name, taken, got):
+            for verdict in compare(node.name, node.inputs_of(before), node.outputs_of(buffers)):
                 assert verdict.holds, f"{node.name}: {verdict}"
 
     poison = Poison(devices.best())

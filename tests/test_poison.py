@@ -41,10 +41,10 @@ def launches(device):
 
     def executor(nodes, buffers):
         for node in nodes:
-            taken = {name: buffers[name] for name in node.reads + node.updates + node.sizes}
+            taken = node.inputs_of(buffers)
             taken |= {name: buffers[name].clone() for name in node.updates}
             node.run(buffers)
-            got = {name: buffers[name].clone() for name in node.writes + node.updates}
+            got = {name: buffer.clone() for name, buffer in node.outputs_of(buffers).items()}
             found[node.name] = taken, got
 
     poison = Poison(device)
