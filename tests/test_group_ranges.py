@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-import dsv4_kernels
-from against import OUTPUTS
+from against import run_kernel
 from poison import is_sentinel
 
 G, N, R, J, D = 4, 5, 40, 48, 72
@@ -28,18 +27,12 @@ def draw(name, generator, device):
     return {key: value.to(device) for key, value in inputs[name]().items()}
 
 
-def run(name, inputs, poison, **options):
-    with poison.allocations():
-        made = getattr(dsv4_kernels, name)(**inputs, **options)
-    return dict(zip(OUTPUTS[name], made if isinstance(made, tuple) else (made,), strict=True))
-
-
 @pytest.mark.parametrize("name", ["proj_a", "group_quant", "proj_b"])
 @pytest.mark.parametrize("groups", [range(0, 1), range(1, 3), range(3, 4), range(0, 4)])
 def test_a_range_writes_its_groups_and_no_other(name, groups, generator, device, poison):
     inputs = draw(name, generator, device)
-    whole = run(name, inputs, poison)
-    part = run(name, inputs, poison, group_range=groups)
+    whole = run_kernel(name, inputs, poison)
+    part = run_kernel(name, inputs, poison, group_range=groups)
     own = torch.tensor([g in groups for g in range(G)], device=device)
     for buffer, got in part.items():
         by_group = got.movedim(GROUP_AXIS[buffer], 0)
@@ -50,15 +43,17 @@ def test_a_range_writes_its_groups_and_no_other(name, groups, generator, device,
 
 @pytest.mark.parametrize("name", ["proj_a", "group_quant", "proj_b"])
 def test_an_empty_range_launches_nothing(name, generator, device, poison):
-    for got in run(name, draw(name, generator, device), poison, group_range=range(2, 2)).values():
+    for got in run_kernel(
+        name, draw(name, generator, device), poison, group_range=range(2, 2)
+    ).values():
         assert is_sentinel(got).all()
 
 
 @pytest.mark.parametrize("name", ["proj_a", "group_quant", "proj_b"])
 def test_ranges_fill_one_buffer_in_any_order(name, generator, device, poison):
     inputs = draw(name, generator, device)
-    whole = run(name, inputs, poison)
+    whole = run_kernel(name, inputs, poison)
     filled = {}
     for groups in (range(2, 4), range(0, 1), range(1, 2)):
-        filled = run(name, inputs, poison, group_range=groups, **filled)
+        filled = run_kernel(name, inputs, poison, group_range=groups, **filled)
     assert all(torch.equal(filled[buffer], whole[buffer]) for buffer in whole)

@@ -7,6 +7,9 @@ from mutants.mutant import Mutant
 mutant = partial(Mutant, file="dsv4_kernels/segments/proj_b.py", tests="tests/test_proj_b.py")
 
 RAGGED = "test_bytes[4-2-700-7000]"
+SOME_GROUPS = (
+    "tests/test_group_ranges.py::test_a_range_writes_its_groups_and_no_other[groups1-proj_b]"
+)
 
 MUTANTS = (
     mutant(
@@ -75,7 +78,7 @@ MUTANTS = (
         "every launch starts at group 0",
         "(first_group + task // (D_TILES * token_tiles))",
         "(task // (D_TILES * token_tiles))",
-        killed_by="test_a_range_of_groups_is_that_part_and_no_more",
+        killed_by=SOME_GROUPS,
     ),
     mutant(
         "one rank more than int32 sums",
