@@ -7,10 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.sheets import label, sheets
 from bench.targets import Result
+from dsv4_kernels import terminal
 
 
 def load(path: Path) -> list[Result]:
@@ -30,15 +29,13 @@ def main(arguments: list[str] | None = None) -> int:
     if not results:
         print(f"{options.results} holds no results", file=sys.stderr)
         return 1
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 150)  # the tables, in a log
+    console = terminal.console(150)
     made = sheets(results)
     for sheet in made:
-        console.print(sheet.for_terminal())
+        console.print(sheet.rich())
     console.print(label(results))
     if options.markdown:
-        tables = "\n\n".join(sheet.for_markdown() for sheet in made)
+        tables = "\n\n".join(f"## {sheet.title}\n\n{sheet.markdown()}" for sheet in made)
         options.markdown.write_text(f"# Benchmarks\n\n```\n{label(results)}\n```\n\n{tables}\n")
     if options.png:
         from bench import plot  # matplotlib, which the tables do without

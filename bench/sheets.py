@@ -3,36 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
-from rich.table import Table
 
 from bench.targets import OURS, Result, find, judge
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """A table as text."""
-
-    title: str
-    headings: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-
-    def for_terminal(self) -> Table:
-        """With numbers to the right."""
-        table = Table(title=self.title)
-        for heading in self.headings:
-            table.add_column(heading, justify="left" if heading in _WORDS else "right")
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-    def for_markdown(self) -> str:
-        """A heading and the table."""
-        rules = ["---" if heading in _WORDS else "---:" for heading in self.headings]
-        lines = [self.headings, rules, *self.rows]
-        return f"## {self.title}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
+from dsv4_kernels.terminal import Sheet
 
 # Headings of columns of words.
 _WORDS = {
@@ -77,7 +50,7 @@ def _segments(results: Sequence[Result], clock: str) -> Sheet:
         )
         for r in find(results, table="segments")
     ]  # fmt: skip
-    return Sheet("segments, each by itself", headings, rows)
+    return Sheet("segments, each by itself", headings, rows, _WORDS)
 
 
 def _tiles(results: Sequence[Result], clock: str) -> Sheet:
@@ -90,7 +63,7 @@ def _tiles(results: Sequence[Result], clock: str) -> Sheet:
         for r in find(results, table="tiles")
     ]  # fmt: skip
     headings = ("segment", "tile", "value", "own", "stages", "T", clock, "of roof", "output")
-    return Sheet("tiles; output: the start of its bytes' SHA-256", headings, rows)
+    return Sheet("tiles; output: the start of its bytes' SHA-256", headings, rows, _WORDS)
 
 
 def _chain(results: Sequence[Result], clock: str) -> Sheet:
@@ -107,12 +80,12 @@ def _chain(results: Sequence[Result], clock: str) -> Sheet:
         )
         for r in find(results, table="chain")
     ]  # fmt: skip
-    return Sheet("the chain", headings, rows)
+    return Sheet("the chain", headings, rows, _WORDS)
 
 
 def _races(results: Sequence[Result], clock: str) -> Sheet:
     headings = ("race", "preset", "T", "runner", clock, "times ours", "of roof")
-    return Sheet("races, judged and timed in one run", headings, list(_race_rows(results)))
+    return Sheet("races, judged and timed in one run", headings, list(_race_rows(results)), _WORDS)
 
 
 def _race_rows(results: Sequence[Result]) -> Iterator[tuple[str, ...]]:
@@ -136,7 +109,7 @@ def _targets(results: Sequence[Result]) -> Sheet:
         ratio = "-" if verdict.ratio is None else f"{verdict.ratio:.2f}"
         rows.append((target.name, wanted, measured.strip(), ratio, verdict.words))
     headings = ("target", "wanted", "measured", "ratio", "verdict")
-    return Sheet("targets for an NVIDIA H200", headings, rows)
+    return Sheet("targets for an NVIDIA H200", headings, rows, _WORDS)
 
 
 def _us(value: float) -> str:

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dsv4_kernels import device as devices
+from dsv4_kernels import terminal
 from dsv4_kernels.chain import prefill_sparse_attn
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.executors import Executor
@@ -48,9 +47,7 @@ class Row:
 
 def demo(*, preset: str, layer: str, tokens: int, start: int, seed: int) -> bool:
     """Run, check and print; True if everything is within tolerance."""
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 100)  # the tables, in a log
+    console = terminal.console(100)
     device = devices.best()
     console.print(f"[bold]{preset} {layer}[/bold], {tokens} tokens from position {start}")
     console.print(f"on {devices.describe(device)}")
@@ -60,13 +57,7 @@ def demo(*, preset: str, layer: str, tokens: int, start: int, seed: int) -> bool
     rows = {node.name: Row() for node in PIPELINE}
     codes: list[torch.Tensor] = []
     waves = -(-tokens // WAVE_TOKENS)
-    with Progress(
-        TextColumn("{task.description:32}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
+    with terminal.progress(console, words=32) as progress:
         steps = progress.add_task("compiling and running", total=2 * waves * len(PIPELINE))
 
         def step(text: str) -> None:

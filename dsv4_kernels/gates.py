@@ -9,8 +9,6 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TypeVar
 
-from rich.console import Console
-
 from dsv4_kernels.device import Target
 from dsv4_kernels.pipeline import SEGMENTS
 from dsv4_kernels.segments.tiles import Tiles
@@ -18,16 +16,7 @@ from dsv4_kernels.segments.tiles import Tiles
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
-# Columns of a table that goes to a file or a pipe, which have no width of their own.
-_WIDTH = 150
-
-
-def console(*, as_json: bool) -> Console:
-    """Where tables go, or beside JSON on standard output what is said to people."""
-    made = Console(stderr=as_json)
-    if not made.is_terminal:
-        made.width = max(made.width, _WIDTH)
-    return made
+WIDTH = 150  # columns that the gates' tables want
 
 
 def chosen_tiles(settings: Sequence[str], target: Target) -> dict[str, Tiles]:

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from dsv4_kernels import device as devices
+from dsv4_kernels import terminal
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs import make_inputs
 from dsv4_kernels.pipeline import GROUPS_PER_LAUNCH, LANES, SCHEDULES
@@ -48,21 +47,12 @@ def swimlane(
     for file in (json_file, png_file):
         if not Path(file).parent.is_dir():
             raise ValueError(f"no folder to write {file} to")
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 100)  # the tables, in a log
+    console = terminal.console(100)
     device = devices.best()
     inputs = make_inputs(
         PRESETS[preset], layer=layer, tokens=tokens, start=start, seed=seed, device=device
     )
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    ) as progress:
+    with terminal.progress(console, transient=True) as progress:
         task = progress.add_task("compiling and running", total=len(SCHEDULES) * (1 + RUNS))
         timelines = record(
             inputs, SCHEDULES, groups_per_launch, RUNS, lambda: progress.advance(task)

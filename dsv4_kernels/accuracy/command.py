@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from dsv4_kernels import terminal
 from dsv4_kernels.accuracy.study import SEED_DIGIT, Study, run, steps
-from dsv4_kernels.accuracy.tables import grids, markdown
+from dsv4_kernels.accuracy.tables import markdown, sheets
 
 
 def accuracy(
@@ -28,9 +28,7 @@ def accuracy(
     """
     if tokens < 1:
         raise ValueError(f"`--tokens` must be at least 1, got {tokens}")
-    console = Console(stderr=as_markdown)
-    if not console.is_terminal:
-        console.width = max(console.width, 120)
+    console = terminal.console(120, stderr=as_markdown)
     draw = _picture() if png_file else None  # looked for before minutes are spent in vain
     study = (
         Study.from_json(Path(stored).read_text())
@@ -40,8 +38,8 @@ def accuracy(
     if as_markdown:
         print(markdown(study))
     else:
-        for grid in grids(study):
-            console.print(grid.rich())
+        for sheet in sheets(study):
+            console.print(sheet.rich())
     if json_file:
         Path(json_file).write_text(study.to_json() + "\n")
     if draw and png_file:
@@ -58,14 +56,7 @@ def _picture() -> Callable[[Study, Path], None]:
 
 
 def _measure(presets: Sequence[str], tokens: int, seed: int, console: Console) -> Study:
-    with Progress(
-        TextColumn("{task.description:40}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-    ) as progress:
+    with terminal.progress(console, words=40, transient=True) as progress:
         task = progress.add_task("", total=steps(presets), completed=-1)
 
         def step(text: str) -> None:

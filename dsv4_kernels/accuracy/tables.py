@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from rich.table import Table
-
 from dsv4_kernels.accuracy.granularity import SCHEMES
 from dsv4_kernels.accuracy.study import SEED_FIGURES, Study
+from dsv4_kernels.terminal import Sheet
 from reference import ROUNDING_POINTS
 
 # The points of `reference.rounded_chain`, in words.
@@ -20,31 +17,7 @@ POINT_NAMES = {
 }
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table's cells; all columns but the first hold figures."""
-
-    title: str
-    headings: list[str]
-    rows: list[list[str]]
-
-    def rich(self) -> Table:
-        """For a terminal."""
-        table = Table(title=self.title)
-        for i, heading in enumerate(self.headings):
-            table.add_column(heading, justify="right" if i else "left")
-        for row in self.rows:
-            table.add_row(*row)
-        return table
-
-    def markdown(self) -> str:
-        """For a README."""
-        under = ["---", *["---:"] * (len(self.headings) - 1)]
-        rows = ["| " + " | ".join(row) + " |" for row in [self.headings, under, *self.rows]]
-        return "\n".join([f"**{self.title}**", "", *rows])
-
-
-def granularity_grid(study: Study) -> Grid:
+def granularity_sheet(study: Study) -> Sheet:
     """Errors by activations and scheme; in brackets that of the worst group of any token."""
     rows = []
     for preset, by_activations in study.granularity.items():
@@ -52,10 +25,10 @@ def granularity_grid(study: Study) -> Grid:
             cells = [f"{percent(e.all)} ({percent(e.worst_group)})" for e in found.values()]
             rows.append([f"{preset}, {activations}", *cells])
     title = "Error of the output by quantised activations, % (of the worst group of any token)"
-    return Grid(title, ["activations", *SCHEMES], rows)
+    return Sheet(title, ["activations", *SCHEMES], rows, words={"activations"})
 
 
-def seed_grid(study: Study) -> Grid:
+def seed_sheet(study: Study) -> Sheet:
     """The seed's figures beside those of Gaussian activations; in brackets the tokens' range."""
     rows = []
     for scheme, (low, high) in SEED_FIGURES.items():
@@ -69,14 +42,15 @@ def seed_grid(study: Study) -> Grid:
             ]
         rows.append(row)
     headings = [h for p in study.granularity for h in (f"{p}, Gaussian", "off by")]
-    return Grid(
+    return Sheet(
         "The figures of pypto-lib PR #649 and ours, % (best and worst token)",
         ["scheme", "PR #649", *headings],
         rows,
+        words={"scheme"},
     )
 
 
-def budget_grid(study: Study) -> Grid:
+def budget_sheet(study: Study) -> Sheet:
     """What each rounding point costs, alone and by what is left without it."""
     budgets = study.budgets.values()
     rows = [
@@ -91,17 +65,18 @@ def budget_grid(study: Study) -> Grid:
     )
     rows.append(["all of them", *(c for b in budgets for c in (percent(b.all), ""))])
     headings = [h for p in study.budgets for h in (f"{p}, alone", "all others")]
-    return Grid("Error of the whole chain against fp64, %", ["rounding point", *headings], rows)
+    title = "Error of the whole chain against fp64, %"
+    return Sheet(title, ["rounding point", *headings], rows, words={"rounding point"})
 
 
-def grids(study: Study) -> list[Grid]:
+def sheets(study: Study) -> list[Sheet]:
     """All tables, in the order in which they are read."""
-    return [granularity_grid(study), seed_grid(study), budget_grid(study)]
+    return [granularity_sheet(study), seed_sheet(study), budget_sheet(study)]
 
 
 def markdown(study: Study) -> str:
     """All tables for a README."""
-    return "\n\n".join(grid.markdown() for grid in grids(study))
+    return "\n\n".join(f"**{sheet.title}**\n\n{sheet.markdown()}" for sheet in sheets(study))
 
 
 def percent(error: float) -> str:

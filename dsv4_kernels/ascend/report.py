@@ -11,12 +11,12 @@ from typing import Any
 from rich.progress import Progress
 from rich.table import Table
 
-from dsv4_kernels import gates
+from dsv4_kernels import terminal
 from dsv4_kernels.ascend.compiler import Launch
 from dsv4_kernels.ascend.gate import Row, a_k_tile_facts, judge
 from dsv4_kernels.ascend.launches import PARTS, compile_chunk, part_target
 from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.gates import chosen_tiles, in_parallel, require_known
+from dsv4_kernels.gates import WIDTH, chosen_tiles, in_parallel, require_known
 from dsv4_kernels.pipeline import SEGMENTS
 from dsv4_kernels.recorded import Compiled
 
@@ -34,7 +34,7 @@ def ascend(
     require_known("part", parts, PARTS)
     require_known("segment", segments, SEGMENTS)
     chosen = chosen_tiles(tiles, part_target(parts[0]))  # one family of devices, one set of tiles
-    console = gates.console(as_json=as_json)
+    console = terminal.console(WIDTH, stderr=as_json)
     jobs = [(preset, part, segments, chosen, save) for preset in presets for part in parts]
     rows: list[Row] = []
     with Progress(console=console, transient=True) as progress:

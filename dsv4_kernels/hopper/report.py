@@ -9,9 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from dsv4_kernels import gates
+from dsv4_kernels import terminal
 from dsv4_kernels.device import cuda_target
-from dsv4_kernels.gates import chosen_tiles, in_parallel, require_known
+from dsv4_kernels.gates import WIDTH, chosen_tiles, in_parallel, require_known
 from dsv4_kernels.hopper.compiler import require_upstream
 from dsv4_kernels.hopper.gate import SHARED_LIMIT, Row, judge_chunk
 from dsv4_kernels.pipeline import SEGMENTS
@@ -25,7 +25,7 @@ def hopper(
     require_known("segment", segments, SEGMENTS)
     chosen = chosen_tiles(tiles, cuda_target("sm_90"))
     require_upstream()
-    console = gates.console(as_json=as_json)
+    console = terminal.console(WIDTH, stderr=as_json)
     with console.status("compiling for sm_90"):
         judged = in_parallel(_rows_of, [(preset, segments, chosen) for preset in presets])
         rows = [row for rows in judged for row in rows]

@@ -7,11 +7,10 @@ import os
 import sys
 import time
 
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from dsv4_kernels import terminal
 from mutants.catalogue import MUTANTS
 from mutants.trial import Outcome, trials
 
@@ -29,18 +28,10 @@ def main() -> int:
         print(f"no mutant has {options.k!r} in its name", file=sys.stderr)
         return 2
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 150  # the table, in a log
+    console = terminal.console(150)
     begin = time.monotonic()
     outcomes: list[Outcome] = []
-    with Progress(
-        TextColumn("{task.description:64}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
+    with terminal.progress(console, words=64) as progress:
         steps = progress.add_task("", total=len(chosen))
         for outcome in trials(chosen, options.jobs):
             outcomes.append(outcome)

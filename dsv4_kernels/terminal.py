@@ -1,0 +1,58 @@
+"""What the commands print with: a console, a progress bar, a table of text."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+
+def console(width: int, *, stderr: bool = False) -> Console:
+    """A console at least `width` columns wide where it is no terminal: a file has no width, and
+    tables in a log should not be folded."""
+    made = Console(stderr=stderr)
+    if not made.is_terminal:
+        made.width = max(made.width, width)
+    return made
+
+
+def progress(console: Console, *, words: int = 0, transient: bool = False) -> Progress:
+    """A bar with what is being done (`words` columns for it), how many of how many, and since when.
+
+    transient: gone when done.
+    """
+    return Progress(
+        TextColumn(f"{{task.description:{words or ''}}}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=transient,
+    )
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table of text. words: the headings of columns that do not hold figures."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    words: Collection[str]
+
+    def rich(self) -> Table:
+        """For a terminal, figures to the right."""
+        table = Table(title=self.title)
+        for heading in self.headings:
+            table.add_column(heading, justify="left" if heading in self.words else "right")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+    def markdown(self) -> str:
+        """The same without its title."""
+        rules = ["---" if heading in self.words else "---:" for heading in self.headings]
+        return "\n".join(f"| {' | '.join(line)} |" for line in [self.headings, rules, *self.rows])
