@@ -154,8 +154,7 @@ def judged_rows(inputs: PrefillInputs) -> tuple[torch.Tensor, PrefillInputs]:
     """(rows, the chunk cut to them, on the CPU): some from the first to the last live one."""
     on_cpu, most = inputs.to("cpu"), min(JUDGED_ROWS, inputs.num_tokens)
     rows = torch.linspace(0, inputs.num_tokens - 1, most).round().long()
-    names = ("q", "cmp_sparse_indices", "cmp_sparse_lens", "freqs_cos", "freqs_sin")
-    return rows, dataclasses.replace(on_cpu, **{n: getattr(on_cpu, n)[rows] for n in names})
+    return rows, on_cpu.rows(rows)
 
 
 def judge_chain(inputs: PrefillInputs, attn_out: torch.Tensor, schedule: str = "decoupled") -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from dsv4_kernels.arguments import ARGUMENTS, PER_TOKEN
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.rope import MAX_POSITIONS, rope_tables
 
@@ -57,23 +58,15 @@ class PrefillInputs:
 
     def args(self) -> tuple[Any, ...]:
         """The positional arguments: ``prefill_sparse_attn(*x.args(), window=x.window)``."""
-        return (
-            self.q,
-            self.ori_kv,
-            self.ori_block_table,
-            self.kv_overlay,
-            self.cmp_kv,
-            self.cmp_block_table,
-            self.cmp_sparse_indices,
-            self.cmp_sparse_lens,
-            self.attn_sink,
-            self.num_tokens,
-            self.freqs_cos,
-            self.freqs_sin,
-            self.wo_a,
-            self.wo_b,
-            self.wo_b_scale,
-        )
+        return tuple(getattr(self, name) for name in ARGUMENTS)
+
+    def rows(self, rows: Any) -> PrefillInputs:
+        """A copy with these tokens' rows of what has one per token; rows: an index of tensors.
+
+        The overlay stays whole, so that raw indices name what they did. That is no chunk to a
+        kernel unless T stays, but the references compute every token by itself.
+        """
+        return replace(self, **{name: getattr(self, name)[rows].clone() for name in PER_TOKEN})
 
     def to(self, device: torch.device | str) -> PrefillInputs:
         """The same inputs on `device`."""

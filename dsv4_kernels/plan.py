@@ -19,6 +19,7 @@ import torch
 
 from dsv4_kernels import device as devices
 from dsv4_kernels import executors, pipeline
+from dsv4_kernels.arguments import ARGUMENTS, PER_TOKEN
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.pipeline import Buffers, Node
 from dsv4_kernels.segments.proj_b import MAX_RANK
@@ -28,27 +29,19 @@ from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots
 # so a wave needs about 230 MiB however long the chunk.
 WAVE_TOKENS = 128
 
-# The arguments of a run, in their order (spec section 3).
-ARGUMENTS = (
-    "q", "ori_kv", "ori_block_table", "kv_overlay", "cmp_kv", "cmp_block_table",
-    "cmp_sparse_indices", "cmp_sparse_lens", "attn_sink", "num_tokens", "freqs_cos", "freqs_sin",
-    "wo_a", "wo_b", "wo_b_scale",
-)  # fmt: skip
 # The sizes that a plan's workspace depends on, and an argument that has each; those of pools and
 # tables may differ by run.
 _FIXED = {
     "T": "q", "H": "q", "C": "q", "K": "cmp_sparse_indices", "P": "freqs_cos",
     "G": "wo_a", "R": "wo_a", "D": "wo_b",
 }  # fmt: skip
-# Arguments with a row per token; a wave sees its own rows of them.
-_PER_TOKEN = ("q", "cmp_sparse_indices", "cmp_sparse_lens", "freqs_cos", "freqs_sin")
 
 
 class PrefillSparseAttn:
     """`prefill_sparse_attn` for one set of shapes, with a workspace and an output of its own.
 
     Args:
-        *args: arguments as `run` takes them (`ARGUMENTS`); only their shapes and device count.
+        *args: as `run` takes them (`arguments.ARGUMENTS`); only their shapes and device count.
         window: rows of the window ring, i.e. where raw indices start to mean the overlay.
         wave_tokens: tokens per pass through the pipeline. It bounds the workspace and changes no
             byte of the output.
@@ -144,7 +137,7 @@ class PrefillSparseAttn:
         attn_out[first_dead_wave:].zero_()
         for first in range(0, first_dead_wave, self._wave_tokens):
             last = min(first + self._wave_tokens, first_dead_wave)
-            rows = {name: inputs[name][first:last] for name in _PER_TOKEN}
+            rows = {name: inputs[name][first:last] for name in PER_TOKEN}
             wave = inputs | self._workspaces[last - first] | rows
             wave.update(first_token=first, attn_out=attn_out[first:last])
             self._executor(self.nodes, wave)

@@ -7,12 +7,11 @@ import torch
 
 from adversary import SMALL, adversarial_inputs
 from against import chain
+from dsv4_kernels.arguments import PER_TOKEN
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs import PrefillInputs, make_inputs
 from dsv4_kernels.pipeline import SCHEDULES
 
-# Arguments with a row per token.
-PER_TOKEN = ("q", "cmp_sparse_indices", "cmp_sparse_lens", "freqs_cos", "freqs_sin")
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
 
 
@@ -23,8 +22,8 @@ def chunk_of(inputs: PrefillInputs, start: int, first: int, last: int) -> Prefil
     for t in range(first):
         row = (start + t) % window
         ring[inputs.ori_block_table[row // B], row % B] = inputs.kv_overlay[t]
-    rows = {name: getattr(inputs, name)[first:last].clone() for name in PER_TOKEN}
-    raw = rows["cmp_sparse_indices"]
+    cut = inputs.rows(slice(first, last))
+    raw = cut.cmp_sparse_indices
     before = (raw >= window) & (raw < window + first)
     inside = (raw >= window + first) & (raw < window + T)
     behind = raw >= window + T
@@ -32,9 +31,7 @@ def chunk_of(inputs: PrefillInputs, start: int, first: int, last: int) -> Prefil
     raw[inside] -= first
     raw[behind] -= T - (last - first)
     overlay = inputs.kv_overlay[first:last].clone()
-    return dataclasses.replace(
-        inputs, **rows, ori_kv=ring, kv_overlay=overlay, num_tokens=last - first
-    )
+    return dataclasses.replace(cut, ori_kv=ring, kv_overlay=overlay, num_tokens=last - first)
 
 
 @every_schedule
@@ -62,8 +59,7 @@ def test_the_place_in_a_chunk_does_not_matter(T, schedule, generator, device):
     whole = chain(inputs, schedule=schedule)
     for _ in range(3):
         order = torch.randperm(T, generator=generator).to(device)
-        rows = {name: getattr(inputs, name)[order].contiguous() for name in PER_TOKEN}
-        got = chain(dataclasses.replace(inputs, **rows), schedule=schedule)
+        got = chain(inputs.rows(order), schedule=schedule)
         assert torch.equal(got, whole[order])
 
 
@@ -75,11 +71,11 @@ def test_the_neighbours_do_not_matter(schedule, generator, device, seed):
     for t in range(12):
         others = torch.arange(12, device=device) != t
         order = torch.randperm(12, generator=generator).to(device)
-        rows = {name: getattr(inputs, name)[order].contiguous() for name in PER_TOKEN}
-        rows["q"] *= 30
+        strangers = inputs.rows(order)
+        strangers.q.mul_(30)
         for name in PER_TOKEN:
-            rows[name][t] = getattr(inputs, name)[t]
-        got = chain(dataclasses.replace(inputs, **rows), schedule=schedule)
+            getattr(strangers, name)[t] = getattr(inputs, name)[t]
+        got = chain(strangers, schedule=schedule)
         assert torch.equal(got[t], whole[t])
         assert not torch.equal(got[others], whole[others])
 

@@ -4,8 +4,6 @@ Tensors that a kernel only reads are left unwritten but for what is looked at: u
 reads as zeros and takes no room. Offsets count elements, so 2**31 of them are the limit to pass.
 """
 
-import dataclasses
-
 import pytest
 import torch
 
@@ -19,7 +17,7 @@ from dsv4_kernels import (
     qk_softmax_pv,
 )
 from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.inputs import PrefillInputs, make_inputs
+from dsv4_kernels.inputs import make_inputs
 from dsv4_kernels.segments.proj_b import ProjBTiles
 from reference.bounds import CHAIN_COSINE, CHAIN_REL_L2, cosine, relative_l2
 from reference.compare import compare
@@ -113,12 +111,6 @@ def test_partials(generator, device):
         assert verdict.holds, verdict
 
 
-def rows_of(inputs: PrefillInputs, rows: list[int]) -> PrefillInputs:
-    """Some tokens of a chunk, still among all of its overlay rows."""
-    names = ("q", "cmp_sparse_indices", "cmp_sparse_lens", "freqs_cos", "freqs_sin")
-    return dataclasses.replace(inputs, **{name: getattr(inputs, name)[rows] for name in names})
-
-
 @pytest.mark.parametrize(
     ("preset", "tokens", "start"),
     [("FLASH", 8192, 4000), ("FLASH", 128, 2**20 - 128), ("PRO", 128, 5000)],
@@ -130,7 +122,7 @@ def test_whole_chains(preset, tokens, start, device, seed):
     assert out.isfinite().all()
     step = max(1, tokens // 16)
     rows = [*range(0, tokens, step), tokens - 1]
-    on_cpu = rows_of(inputs, rows).to("cpu")
+    on_cpu = inputs.rows(rows).to("cpu")
     want = reference.prefill_sparse_attn(*on_cpu.args(), window=inputs.window)
     assert relative_l2(out[rows], want) <= CHAIN_REL_L2
     assert cosine(out[rows], want) >= CHAIN_COSINE
