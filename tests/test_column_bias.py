@@ -5,7 +5,7 @@ import torch
 
 from adversary import adversarial_inputs, live_row
 from against import check_segment
-from test_gather_kv import slots
+from test_gather_kv import dead_tokens_that_name_live_rows, slots, wave
 
 NEG = -3.4028234663852886e38
 
@@ -45,25 +45,11 @@ def test_a_page_size_that_is_no_power_of_two(generator, device, poison):
 
 def test_a_wave_counts_from_its_first_token(generator, device, poison):
     inputs = adversarial_inputs(T=9, num_tokens=7, generator=generator, device=device)
-    wave = slots(
-        inputs,
-        cmp_sparse_indices=inputs.cmp_sparse_indices[4:],
-        cmp_sparse_lens=inputs.cmp_sparse_lens[4:],
-        first_token=4,
-    )
-    live = check_segment("column_bias", wave, poison)["live_slots"]
+    live = check_segment("column_bias", wave(inputs, 4), poison)["live_slots"]
     assert (live[3:] == 0).all()
     assert (live[:3] > 0).any()
 
 
 def test_dead_tokens_are_dead_whatever_they_name(generator, device, poison):
-    inputs = adversarial_inputs(T=9, num_tokens=6, generator=generator, device=device)
-    inputs.cmp_sparse_indices[6:] = inputs.cmp_sparse_indices[:3]
-    inputs.cmp_sparse_lens[6:] = inputs.cmp_sparse_indices.shape[1]
-    wave = slots(
-        inputs,
-        cmp_sparse_indices=inputs.cmp_sparse_indices[4:],
-        cmp_sparse_lens=inputs.cmp_sparse_lens[4:],
-        first_token=4,
-    )
-    assert (check_segment("column_bias", wave, poison)["live_slots"][2:] == 0).all()
+    dead = dead_tokens_that_name_live_rows(generator, device)
+    assert (check_segment("column_bias", dead, poison)["live_slots"][2:] == 0).all()

@@ -21,6 +21,24 @@ def slots(inputs, **changes):
     return {name: getattr(inputs, name) for name in SLOTS} | changes
 
 
+def wave(inputs, first, last=None):
+    """The slots of tokens first .. last-1 of the chunk, to its end if None."""
+    return slots(
+        inputs,
+        cmp_sparse_indices=inputs.cmp_sparse_indices[first:last],
+        cmp_sparse_lens=inputs.cmp_sparse_lens[first:last],
+        first_token=first,
+    )
+
+
+def dead_tokens_that_name_live_rows(generator, device):
+    """Tokens 4 .. 8 of a chunk; of its tokens only those up to 5 are live."""
+    inputs = adversarial_inputs(T=9, num_tokens=6, generator=generator, device=device)
+    inputs.cmp_sparse_indices[6:] = inputs.cmp_sparse_indices[:3]
+    inputs.cmp_sparse_lens[6:] = inputs.cmp_sparse_indices.shape[1]
+    return wave(inputs, 4)
+
+
 @pytest.mark.parametrize(
     ("T", "K", "num_tokens"),
     [(9, 133, 8), (1, 1, 1), (5, 128, 0), (6, 129, 6), (3, 257, 1), (0, 5, 0)],
@@ -114,29 +132,15 @@ def test_a_pool_of_more_elements_than_int32_counts(device, seed, poison):
 
 
 def test_dead_tokens_are_dead_whatever_they_name(generator, device, poison):
-    inputs = adversarial_inputs(T=9, num_tokens=6, generator=generator, device=device)
-    inputs.cmp_sparse_indices[6:] = inputs.cmp_sparse_indices[:3]
-    inputs.cmp_sparse_lens[6:] = inputs.cmp_sparse_indices.shape[1]
-    wave = slots(
-        inputs,
-        cmp_sparse_indices=inputs.cmp_sparse_indices[4:],
-        cmp_sparse_lens=inputs.cmp_sparse_lens[4:],
-        first_token=4,
-    )
-    assert (check_segment("gather_kv", wave, poison)["kv"][2:] == 0).all()
+    dead = dead_tokens_that_name_live_rows(generator, device)
+    assert (check_segment("gather_kv", dead, poison)["kv"][2:] == 0).all()
 
 
 def test_a_wave_is_its_rows_of_the_chunk(generator, device, poison):
     inputs = adversarial_inputs(T=9, num_tokens=7, generator=generator, device=device)
     whole = gather_kv(**slots(inputs))
     for first, last in [(0, 4), (4, 8), (8, 9)]:
-        wave = slots(
-            inputs,
-            cmp_sparse_indices=inputs.cmp_sparse_indices[first:last],
-            cmp_sparse_lens=inputs.cmp_sparse_lens[first:last],
-            first_token=first,
-        )
-        got = check_segment("gather_kv", wave, poison)["kv"]
+        got = check_segment("gather_kv", wave(inputs, first, last), poison)["kv"]
         assert torch.equal(got, whole[first:last])
 
 
