@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import torch
 
-Lane = Literal["cube", "vector"]
+Cores = Literal["cube", "vector"]
 
 # A GPU deals the programs of a grid to its multiprocessors as they fall free, as many to each as
 # its registers and shared memory hold: a program per task, up to what a grid can have.
@@ -44,10 +44,10 @@ class Target:
     cube_programs: int  # most programs of a kernel with a dot: cube cores, or threads of a CPU
     vector_programs: int  # most programs of a vector-only kernel
 
-    def grid(self, lane: Lane, tasks: int) -> tuple[int]:
+    def grid(self, cores: Cores, tasks: int) -> tuple[int]:
         """Grid of a persistent kernel over `tasks`: never more programs than cores, at least 1."""
-        cores = self.cube_programs if lane == "cube" else self.vector_programs
-        return (max(1, min(tasks, cores)),)
+        most = self.cube_programs if cores == "cube" else self.vector_programs
+        return (max(1, min(tasks, most)),)
 
 
 @contextlib.contextmanager
