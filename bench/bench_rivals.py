@@ -16,8 +16,8 @@ from torch._dynamo.exc import BackendCompilerFailed
 from bench import clock, races, rivals, workloads
 from bench.scale import DEVICE, SCALE
 from bench.targets import OURS
+from dsv4_kernels.chains.pipeline import Buffers
 from dsv4_kernels.costs import Cost, attention_cost
-from dsv4_kernels.pipeline import Buffers
 
 Timed = Callable[..., None]
 

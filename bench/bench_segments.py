@@ -14,7 +14,7 @@ from triton.runtime.errors import OutOfResources
 from bench import clock, workloads
 from bench.scale import DEVICE, SCALE
 from dsv4_kernels import device as devices
-from dsv4_kernels.pipeline import SEGMENTS, Buffers, Node
+from dsv4_kernels.chains.pipeline import SEGMENTS, Buffers, Node
 from dsv4_kernels.segments.tiles import Tiles
 
 with devices.on(torch.empty(0, device=DEVICE)) as TARGET:

@@ -9,10 +9,12 @@ import torch
 import reference
 from bench import rivals, workloads
 from bench.scale import DEVICE
-from dsv4_kernels import executors, pipeline, prefill_sparse_attn
+from dsv4_kernels import prefill_sparse_attn
+from dsv4_kernels.chains import pipeline
+from dsv4_kernels.chains.pipeline import Buffers, Node
 from dsv4_kernels.costs import Cost, segment_cost
-from dsv4_kernels.inputs import PrefillInputs
-from dsv4_kernels.pipeline import Buffers, Node
+from dsv4_kernels.inputs.prefill import PrefillInputs
+from dsv4_kernels.launcher import executors
 from reference import bounds
 
 # Up to the merged and normalised heads: FlashMLA has no inverse RoPE either.

@@ -14,10 +14,10 @@ import reference
 from bench import clock
 from bench.scale import DEVICE, START
 from dsv4_kernels import PrefillSparseAttn, prefill_sparse_attn
+from dsv4_kernels.chains.pipeline import BASELINE, SLOTS, Buffers, Node
 from dsv4_kernels.costs import Cost, chain_cost, segment_cost
 from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.inputs import PrefillInputs, make_inputs
-from dsv4_kernels.pipeline import BASELINE, SLOTS, Buffers, Node
+from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from reference import bounds
 from reference.compare import compare
 from reference.slots import resolve_slots

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dsv4_kernels.inputs import PrefillInputs
+from dsv4_kernels.inputs.prefill import PrefillInputs
 
 POOLS = ("ori_kv", "kv_overlay", "cmp_kv")
 

@@ -8,8 +8,8 @@ import torch
 
 import dsv4_kernels
 from dsv4_kernels import prefill_sparse_attn
-from dsv4_kernels.inputs import PrefillInputs
-from dsv4_kernels.pipeline import SEGMENTS
+from dsv4_kernels.chains.pipeline import SEGMENTS
+from dsv4_kernels.inputs.prefill import PrefillInputs
 from poison import Poison, is_sentinel
 from reference.compare import compare, rope_columns
 

@@ -90,7 +90,7 @@ def test_without_triton_the_package_imports_and_says_what_is_missing() -> None:
 import warnings
 warnings.simplefilter("ignore")  # torch tells that there is no numpy
 import torch
-import dsv4_kernels.dims, dsv4_kernels.inputs, dsv4_kernels.rope
+import dsv4_kernels.dims, dsv4_kernels.inputs.prefill, dsv4_kernels.inputs.rope
 print(dsv4_kernels.device.best())
 try:
     from dsv4_kernels import proj_a

@@ -4,14 +4,14 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/chain.py", tests="tests/test_chain.py")
+mutant = partial(Mutant, file="dsv4_kernels/chains/prefill.py", tests="tests/chains/test_chain.py")
 
 MUTANTS = (
     mutant(
         "always decoupled",
         "schedule=schedule,",
         'schedule="decoupled",',
-        killed_by="tests/test_plan.py::test_the_schedules_differ_by_their_quantisation",
+        killed_by="tests/launcher/test_plan.py::test_the_schedules_differ_by_their_quantisation",
     ),
     mutant(
         "the wave is not handed on",
@@ -23,7 +23,7 @@ MUTANTS = (
         "the groups of a launch are not handed on",
         "groups_per_launch=groups_per_launch,",
         "groups_per_launch=GROUPS_PER_LAUNCH,",
-        killed_by="tests/test_contract.py::test_wrong_integer",
+        killed_by="tests/segments/test_contract.py::test_wrong_integer",
     ),
     mutant(
         "the executor is not handed on",

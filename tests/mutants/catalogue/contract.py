@@ -4,7 +4,7 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/contract.py", tests="tests/test_contract.py")
+mutant = partial(Mutant, file="dsv4_kernels/contract.py", tests="tests/segments/test_contract.py")
 
 MUTANTS = (
     mutant(

@@ -4,7 +4,9 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/executors.py", tests="tests/test_lanes.py")
+mutant = partial(
+    Mutant, file="dsv4_kernels/launcher/executors.py", tests="tests/launcher/test_lanes.py"
+)
 
 IN_ORDER = """\
     for node in nodes:
@@ -64,13 +66,13 @@ MUTANTS = (
         "the last two nodes swap places",
         IN_ORDER,
         IN_ORDER.replace("in nodes:", "in (*nodes[:-2], nodes[-1], nodes[-2]):"),
-        killed_by="tests/test_chain.py::test_any_chunk_length[5]",
+        killed_by="tests/chains/test_chain.py::test_any_chunk_length[5]",
     ),
     mutant(
         "no quant",
         IN_ORDER,
         IN_ORDER + '    exact = buffers["o_r"].flatten(1) @ buffers["wo_b"].float().T\n'
         '    buffers["attn_out"].copy_(exact * buffers["wo_b_scale"])\n',
-        killed_by="tests/test_chain.py::test_any_chunk_length[5]",
+        killed_by="tests/chains/test_chain.py::test_any_chunk_length[5]",
     ),
 )

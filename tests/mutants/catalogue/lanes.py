@@ -4,7 +4,9 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/lanes.py", tests="tests/test_lanes.py")
+mutant = partial(
+    Mutant, file="dsv4_kernels/launcher/lanes.py", tests="tests/launcher/test_lanes.py"
+)
 
 MUTANTS = (
     mutant(

@@ -4,7 +4,9 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/pipeline.py", tests="tests/test_lanes.py")
+mutant = partial(
+    Mutant, file="dsv4_kernels/chains/pipeline.py", tests="tests/launcher/test_lanes.py"
+)
 
 CONFLICTS = '{"RAW": written & reads, "WAW": written & writes, "WAR": read & writes}'
 
@@ -85,6 +87,6 @@ MUTANTS = (
         "every launch is for all groups",
         'options["group_range"] = self.groups',
         'options["group_range"] = None',
-        killed_by="tests/test_plan.py::test_a_launch_touches_its_own_groups_only",
+        killed_by="tests/launcher/test_plan.py::test_a_launch_touches_its_own_groups_only",
     ),
 )

@@ -4,8 +4,8 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/plan.py", tests="tests/test_plan.py")
-CHAIN = "tests/test_chain.py"
+mutant = partial(Mutant, file="dsv4_kernels/launcher/plan.py", tests="tests/launcher/test_plan.py")
+CHAIN = "tests/chains/test_chain.py"
 
 MUTANTS = (
     mutant(
@@ -90,6 +90,6 @@ MUTANTS = (
         "the rope part may be wider than the head",
         "contract.require(P <= C,",
         "contract.require(P <= 2 * C,",
-        killed_by="tests/test_contract.py::test_wrong_sizes",
+        killed_by="tests/segments/test_contract.py::test_wrong_sizes",
     ),
 )

@@ -5,7 +5,9 @@ from functools import partial
 from mutants.mutant import Mutant
 
 mutant = partial(
-    Mutant, file="dsv4_kernels/segments/qk_softmax_pv.py", tests="tests/test_qk_softmax_pv.py"
+    Mutant,
+    file="dsv4_kernels/segments/qk_softmax_pv.py",
+    tests="tests/segments/test_qk_softmax_pv.py",
 )
 
 SCORES = "tl.dot(q, tl.trans(kv)) * softmax_scale + bias[None, :]"

@@ -4,7 +4,9 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/segments/row_quant.py", tests="tests/test_row_quant.py")
+mutant = partial(
+    Mutant, file="dsv4_kernels/segments/row_quant.py", tests="tests/segments/test_row_quant.py"
+)
 
 MUTANTS = (
     mutant(

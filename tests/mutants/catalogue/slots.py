@@ -4,8 +4,10 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/segments/slots.py", tests="tests/test_gather_kv.py")
-FENCED = "tests/test_guard_pages.py::test_nothing_is_touched_beside_any_tensor"
+mutant = partial(
+    Mutant, file="dsv4_kernels/segments/slots.py", tests="tests/segments/test_gather_kv.py"
+)
+FENCED = "tests/laws/test_guard_pages.py::test_nothing_is_touched_beside_any_tensor"
 
 MUTANTS = (
     mutant(
@@ -150,6 +152,6 @@ MUTANTS = (
         "a wave may end past its chunk",
         'contract.integer("first_token", first_token, 0, T - N)',
         'contract.integer("first_token", first_token, 0, T)',
-        killed_by="tests/test_contract.py::test_wrong_integer",
+        killed_by="tests/segments/test_contract.py::test_wrong_integer",
     ),
 )

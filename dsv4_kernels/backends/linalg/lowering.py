@@ -1,0 +1,72 @@
+"""From the linalg MLIR of triton-ascend's front half to a shared object for this machine.
+
+Every step is somebody else's compiler: ``bishengir-opt`` runs upstream MLIR passes down to the LLVM
+dialect, Triton's own LLVM optimises and assembles, `c_compiler.py` links. This file only orders
+them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+
+from triton._C.libtriton import ir, llvm
+
+from dsv4_kernels.backends.front_half import bishengir
+from dsv4_kernels.backends.linalg import c_compiler, host
+from dsv4_kernels.backends.linalg.matmul import expand_matmuls
+
+# linalg on tensors -> the LLVM dialect, with upstream passes only.
+PASSES = (
+    "--convert-elementwise-to-linalg",
+    "--eliminate-empty-tensors",
+    "--empty-tensor-to-alloc-tensor",
+    "--one-shot-bufferize=allow-return-allocs-from-loops=true",
+    "--buffer-deallocation-pipeline",
+    "--convert-linalg-to-loops",
+    "--lower-affine",
+    "--memref-expand",
+    "--expand-strided-metadata",
+    "--lower-affine",
+    "--convert-scf-to-cf",
+    # bf16 as integer arithmetic (fp32 -> bf16 rounds to nearest even): vectorised, and no libcall
+    # whose calling convention depends on the host.
+    "--arith-expand=include-bf16=true",
+    "--convert-math-to-llvm",
+    "--convert-math-to-libm",
+    "--finalize-memref-to-llvm",
+    "--convert-arith-to-llvm",
+    "--convert-cf-to-llvm",
+    "--convert-func-to-llvm",
+    "--reconcile-unrealized-casts",
+)
+
+
+def linalg_to_llvm_dialect(linalg: str) -> str:
+    """Text of the module in the LLVM dialect. CalledProcessError carries the compiler's message."""
+    command = [str(bishengir("bishengir-opt")), "-", *PASSES]
+    return subprocess.run(
+        command, input=expand_matmuls(linalg), capture_output=True, check=True, text=True
+    ).stdout
+
+
+def llvm_dialect_to_shared_object(llvm_dialect: str, program: str) -> bytes:
+    """Machine code of this host, linked with the C runtime and `program` (C source)."""
+    target = host.processor()
+    # LLVM picks its optimisations by the module's triple; without one it crashes.
+    header = f'module attributes {{llvm.target_triple = "{target.triple}"}} {{'
+    with tempfile.NamedTemporaryFile("w", prefix="dsv4-", suffix=".mlir") as file:
+        file.write(llvm_dialect.replace("module {", header, 1))
+        file.flush()
+        context = ir.context()
+        ir.load_dialects(context)
+        parsed = ir.parse_mlir_module(file.name, context)
+    llvm.init_targets()
+    llvm_context = llvm.context()  # outlives the module built in it
+    module = llvm.to_module(parsed, llvm_context)
+    llvm.attach_datalayout(module, target.triple, target.name, "")
+    # No FMA contraction: a*b+c keeps both roundings, as the vector unit of the NPU does; the
+    # rounding trick of group_quant and equality with the reference depend on it.
+    llvm.optimize_module(module, llvm.OPTIMIZE_O3, target.name, "", [], False)
+    code = llvm.translate_to_asm(str(module), target.triple, target.name, "", [], False, True)
+    return c_compiler.link(code, program)

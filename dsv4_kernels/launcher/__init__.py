@@ -1,0 +1,1 @@
+"""Runs a chain: its dependencies, lanes, executors, clocks, memory and waves."""
