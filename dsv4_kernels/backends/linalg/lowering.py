@@ -20,7 +20,6 @@ from dsv4_kernels.backends.linalg.matmul import expand_matmuls
 PASSES = (
     "--convert-elementwise-to-linalg",
     "--eliminate-empty-tensors",
-    "--empty-tensor-to-alloc-tensor",
     "--one-shot-bufferize=allow-return-allocs-from-loops=true",
     "--buffer-deallocation-pipeline",
     "--convert-linalg-to-loops",
