@@ -11,7 +11,6 @@ import functools
 import importlib
 import importlib.util
 import os
-import shutil
 import threading
 import warnings
 from collections.abc import Iterator
@@ -27,6 +26,14 @@ Cores = Literal["cube", "vector"]
 _CUDA_PROGRAMS = 2**31 - 1
 
 _LAUNCHING = threading.RLock()
+
+# A fork waits for the launches of other threads: the child has neither those threads, to unlock and
+# give the driver back, nor the state of a compiler half-way.
+os.register_at_fork(
+    before=_LAUNCHING.acquire,
+    after_in_parent=_LAUNCHING.release,
+    after_in_child=_LAUNCHING.release,
+)
 
 _compile_only: tuple[Target, Any] | None = None  # what launches on meta tensors are compiled for
 
@@ -204,12 +211,11 @@ def require_triton() -> Any:
 def _cpu_driver() -> Any:
     needs = {"triton.backends.ascend": "triton-ascend", "ascendnpuir": "ascendnpu-ir"}
     missing = [name for module, name in needs.items() if importlib.util.find_spec(module) is None]
-    missing += ["gcc"] if shutil.which("gcc") is None else []
     if missing:
         raise MissingDependency(
             f"CPU tensors need {' and '.join(missing)} (the kernels run there as the code of the "
             "Ascend compiler's front half): pip install 'dsv4-kernels[cpu]' in an environment "
-            "without upstream triton, and the system's C compiler"
+            "without upstream triton"
         )
     from dsv4_kernels.backends import linalg
 
