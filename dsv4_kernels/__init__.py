@@ -17,8 +17,7 @@ from dsv4_kernels.contract import ContractError
 from dsv4_kernels.device import MissingDependency
 
 if TYPE_CHECKING:
-    from dsv4_kernels.chains.prefill import prefill_sparse_attn
-    from dsv4_kernels.launcher.plan import PrefillSparseAttn
+    from dsv4_kernels.chains.prefill import PrefillSparseAttn, prefill_sparse_attn
     from dsv4_kernels.segments.column_bias import column_bias
     from dsv4_kernels.segments.dequant_sum import dequant_sum
     from dsv4_kernels.segments.gather_kv import gather_kv
@@ -51,7 +50,7 @@ __all__ = [
 
 _MODULES = {
     "prefill_sparse_attn": "chains.prefill",
-    "PrefillSparseAttn": "launcher.plan",
+    "PrefillSparseAttn": "chains.prefill",
 }  # others: segments/
 
 

@@ -10,8 +10,7 @@ from typing import NoReturn
 
 from dsv4_kernels.contract import ContractError
 from dsv4_kernels.device import MissingDependency
-from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.inputs.prefill import LAYER_RATIOS
+from dsv4_kernels.dims import LAYER_RATIOS, PRESETS
 
 
 def main(arguments: list[str] | None = None) -> int:

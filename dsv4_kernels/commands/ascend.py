@@ -11,7 +11,6 @@ from typing import Any
 from rich.progress import Progress
 from rich.table import Table
 
-from dsv4_kernels.chains.pipeline import SEGMENTS
 from dsv4_kernels.commands import terminal
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend.compiler import Launch
@@ -19,6 +18,7 @@ from dsv4_kernels.gates.ascend.gate import Row, a_k_tile_facts, judge
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk, part_target
 from dsv4_kernels.gates.chunk import Compiled
 from dsv4_kernels.gates.options import WIDTH, chosen_tiles, in_parallel, require_known
+from dsv4_kernels.segments import SEGMENTS
 
 
 def ascend(

@@ -8,19 +8,25 @@ again) is ordered all the same, and not drawn.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from dsv4_kernels.chains.pipeline import GROUPS_PER_LAUNCH, SCHEDULES, Lane, Node, edges
+from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, SCHEDULES, WAVE_TOKENS, wave_nodes
+from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.launcher.graph import Node, edges
 
 # Fill and text of a lane's boxes: three hues that stay apart in grey and for the colour-blind
 # (the first three of Okabe and Ito's palette that carry dark text).
-COLOURS: dict[Lane, str] = {"cube": "#e69f00", "vector": "#56b4e9", "mix": "#9fd8c4"}
+COLOURS = {"cube": "#e69f00", "vector": "#56b4e9", "gather": "#56b4e9", "mix": "#9fd8c4"}
 
 
 def graph(*, schedule: str, groups: int, groups_per_launch: int = GROUPS_PER_LAUNCH) -> bool:
     """Print the diagram; True. ValueError for a schedule that there is not."""
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}: known are {', '.join(SCHEDULES)}")
-    print(mermaid(SCHEDULES[schedule](groups, groups_per_launch)))
+    flash = PRESETS["FLASH"]
+    dims = replace(flash, groups=groups, heads=groups * flash.heads_per_group)
+    nodes = wave_nodes(dims, WAVE_TOKENS, schedule=schedule, groups_per_launch=groups_per_launch)
+    print(mermaid(nodes))
     return True
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 from rich.table import Table
 
-from dsv4_kernels.chains.pipeline import SEGMENTS
 from dsv4_kernels.commands import terminal
 from dsv4_kernels.device import cuda_target
 from dsv4_kernels.gates.hopper.compiler import require_upstream
 from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, Row, judge_chunk
 from dsv4_kernels.gates.options import WIDTH, chosen_tiles, in_parallel, require_known
+from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.tiles import KIB
 
 

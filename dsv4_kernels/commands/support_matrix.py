@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dsv4_kernels.chains.pipeline import SEGMENTS
+from dsv4_kernels.segments import SEGMENTS
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ def support_table() -> str:
         ["---"] * (2 + len(CLAIMS)),
         *(
             [
-                f"`{node.name}`",
-                node.tiles.core,
+                f"`{segment.name}`",
+                segment.core,
                 *("yes" if claim.shown else "no" for claim in CLAIMS),
             ]
-            for node in SEGMENTS.values()
+            for segment in SEGMENTS.values()
         ),
         ["what", "", *(claim.shown or "-" for claim in CLAIMS)],
         ["shown by", "", *(claim.by for claim in CLAIMS)],

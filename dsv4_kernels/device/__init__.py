@@ -1,120 +1,170 @@
-"""The one place that knows about devices: npu, cuda and cpu.
+"""The one place that knows about devices: a file for each family, npu, cuda and cpu.
 
 ``with device.on(tensor) as target:`` makes the tensor's device and its Triton driver current, and
 `target` tells how many programs a persistent grid should have there.
+
+A family is a module with best, driver, current, target, stream_api and describe.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import importlib
-import importlib.util
 import os
 import threading
-import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import torch
 
-Cores = Literal["cube", "vector"]
+from dsv4_kernels.backends.missing import MissingDependency
+from dsv4_kernels.device import cpu, cuda, npu
+from dsv4_kernels.device.target import Target
 
-# A GPU deals the programs of a grid to its multiprocessors as they fall free, as many to each as
-# its registers and shared memory hold: a program per task, up to what a grid can have.
-_CUDA_PROGRAMS = 2**31 - 1
+__all__ = ["MissingDependency", "Target"]
 
-_LAUNCHING = threading.RLock()
-
-# A fork waits for the launches of other threads: the child has neither those threads, to unlock and
-# give the driver back, nor the state of a compiler half-way.
-os.register_at_fork(
-    before=_LAUNCHING.acquire,
-    after_in_parent=_LAUNCHING.release,
-    after_in_child=_LAUNCHING.release,
-)
-
-_compile_only: tuple[Target, Any] | None = None  # what launches on meta tensors are compiled for
+_CPU = torch.device("cpu")
+_FAMILIES: dict[str, ModuleType] = {"npu": npu, "cuda": cuda, "cpu": cpu}  # the best first
 
 
-class MissingDependency(ImportError):
-    """Something that is not installed is needed; the message says what and how to get it."""
+class Route(NamedTuple):
+    """Where launches on a kind of tensors go instead of to a device of that kind."""
+
+    target: Target
+    driver: Any
 
 
-@dataclass(frozen=True)
-class Target:
-    """What a launch needs to know of its device."""
+_routes: ContextVar[Mapping[str, Route]] = ContextVar("routes", default={})  # noqa: B039
 
-    kind: str  # "npu" | "cuda" | "cpu"
-    name: str
-    cube_programs: int  # most programs of a kernel with a dot: cube cores, or threads of a CPU
-    vector_programs: int  # most programs of a vector-only kernel
 
-    def grid(self, cores: Cores, tasks: int) -> tuple[int]:
-        """Grid of a persistent kernel over `tasks`: never more programs than cores, at least 1."""
-        most = self.cube_programs if cores == "cube" else self.vector_programs
-        return (max(1, min(tasks, most)),)
+@contextlib.contextmanager
+def route(kind: str, target: Target, driver: Any) -> Iterator[None]:
+    """Inside, launches on tensors of device type `kind` go to `driver`, as for `target`.
+
+    So a compiler's gate has meta tensors' kernels compiled, and a model of a chip runs a CPU's.
+    """
+    token = _routes.set({**_routes.get(), kind: Route(target, driver)})
+    try:
+        yield
+    finally:
+        _routes.reset(token)
 
 
 @contextlib.contextmanager
 def on(tensor: torch.Tensor) -> Iterator[Target]:
     """Launch for `tensor`: its device and its Triton driver are current inside the block.
 
-    Raises MissingDependency where the device's Triton is not installed. Threads launch one after
-    the other: Triton has one active driver per process, and a launch on the CPU takes all cores.
+    Raises MissingDependency where the device's Triton is not installed. Threads that launch on one
+    device do so one after the other.
     """
-    driver = require_triton().runtime.driver
     device = tensor.device
-    with _LAUNCHING:
-        before = driver.active
-        try:
-            if device.type == "cpu":
-                driver.set_active(_cpu_driver())
-                yield _cpu_target()
-            elif device.type in ("npu", "cuda"):
-                driver.set_active(driver.default)
-                with getattr(torch, device.type).device(device):
-                    yield _target(device)
-            elif device.type == "meta" and _compile_only is not None:
-                target, compiler = _compile_only
-                driver.set_active(compiler)
-                with compiler.recording_refusals():
-                    yield target
-            else:
-                raise MissingDependency(
-                    f"no kernel runs on {device}: tensors must be on npu, cuda or cpu"
-                )
-        finally:
-            driver.set_active(before)
+    routed = _routes.get().get(device.type)
+    if routed is not None:
+        with exclusively(device), _active(routed.driver), _refusals(routed.driver):
+            yield routed.target
+        return
+    family = _FAMILIES.get(device.type)
+    if family is None:
+        require_triton()
+        raise MissingDependency(f"no kernel runs on {device}: tensors must be on npu, cuda or cpu")
+    driver = family.driver(require_triton())
+    with exclusively(device), _active(driver), family.current(device):
+        yield family.target(device)
 
 
-@contextlib.contextmanager
-def exclusively() -> Iterator[None]:
-    """Inside, no other thread launches: runs do not mix their launches and events."""
-    with _LAUNCHING:
-        yield
+def _refusals(driver: Any) -> contextlib.AbstractContextManager[None]:
+    """A driver that only compiles records what its compiler refuses."""
+    recording = getattr(driver, "recording_refusals", None)
+    return contextlib.nullcontext() if recording is None else recording()
 
 
-@contextlib.contextmanager
-def compile_only(target: Target, driver: Any) -> Iterator[None]:
-    """Inside, launches on meta tensors go to `driver`, which compiles them for `target`."""
-    global _compile_only
-    with _LAUNCHING:
-        _compile_only = (target, driver)
+class _Driver:
+    """Triton has one active driver in a process: those who want the same one share it."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._holders: list[int] = []  # threads inside, once for every time
+        self._driver: Any = None
+        self._before: Any = None
+
+    @contextlib.contextmanager
+    def __call__(self, driver: Any) -> Iterator[None]:
+        active, me = require_triton().runtime.driver, threading.get_ident()
+        with self._changed:
+            while self._holders and self._driver is not driver:
+                if me in self._holders:
+                    raise RuntimeError("a launch on one device inside of a launch on another")
+                self._changed.wait()
+            if not self._holders:
+                self._driver, self._before = driver, active.active
+                active.set_active(driver)
+            self._holders.append(me)
         try:
             yield
         finally:
-            _compile_only = None
+            with self._changed:
+                self._holders.remove(me)
+                if not self._holders:
+                    active.set_active(self._before)
+                    self._changed.notify_all()
+
+    def lose_other_threads(self) -> None:
+        """In a forked process, where only the thread that forked goes on."""
+        self._changed = threading.Condition()
+        me, had = threading.get_ident(), bool(self._holders)
+        self._holders = [thread for thread in self._holders if thread == me]
+        if had and not self._holders:
+            require_triton().runtime.driver.set_active(self._before)
+
+
+_active = _Driver()
+
+
+@functools.cache
+def _lock(device: torch.device) -> Any:
+    return threading.RLock()
+
+
+@contextlib.contextmanager
+def exclusively(device: torch.device) -> Iterator[None]:
+    """Inside, no other thread launches on `device`: runs do not mix their launches and events."""
+    with _lock(device):
+        yield
+
+
+def _before_fork() -> None:
+    """A fork waits for the CPU launches of other threads and for what they compile: the child has
+    neither those threads nor a compiler in a state to go on."""
+    _lock(_CPU).acquire()
+
+
+def _after_fork() -> None:
+    _lock(_CPU).release()
+
+
+def _after_fork_in_child() -> None:
+    _after_fork()
+    _lock.cache_clear()
+    _active.lose_other_threads()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+)
+
+
+def current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Inside, `device` is current: what is made or recorded is made or recorded there."""
+    family = _FAMILIES.get(device.type)
+    return contextlib.nullcontext() if family is None else family.current(device)
 
 
 def best() -> torch.device:
     """The best device present: npu, then cuda, then cpu."""
-    if _npu_present():
-        return torch.device("npu", torch.npu.current_device())  # type: ignore[attr-defined]
-    if torch.cuda.is_available():
-        return torch.device("cuda", torch.cuda.current_device())
-    return torch.device("cpu")
+    found = (family.best() for family in _FAMILIES.values())
+    return next(device for device in found if device is not None)
 
 
 def stream_api(device: torch.device) -> Any:
@@ -122,20 +172,30 @@ def stream_api(device: torch.device) -> Any:
 
     None on the CPU, where work is done when a launch returns.
     """
-    if device.type not in ("npu", "cuda"):
-        return None
-    if device.type == "npu" and os.environ.get("TRITON_ENABLE_TASKQUEUE", "1") in ("0", "false"):
-        warnings.warn(
-            "TRITON_ENABLE_TASKQUEUE=0 makes every launch synchronous: lanes will not overlap",
-            stacklevel=3,
-        )
-    return getattr(torch, device.type)
+    family = _FAMILIES.get(device.type)
+    return None if family is None else family.stream_api()
 
 
 @functools.cache
 def lane_streams(device: torch.device, api: Any, lanes: tuple[str, ...]) -> dict[str, Any]:
     """A stream of `device` for every lane, made once: an NPU has 32 in all, handed out in turn."""
-    return {lane: api.Stream(device=device) for lane in lanes}
+    return {lane: _lane_stream(device, api, lane) for lane in lanes}
+
+
+@functools.cache
+def _lane_stream(device: torch.device, api: Any, lane: str) -> Any:
+    return api.Stream(device=device)
+
+
+def is_capturing(api: Any) -> bool:
+    """Whether what is issued to the current stream goes into a graph."""
+    return api.is_current_stream_capturing()
+
+
+def keep_for(tensor: torch.Tensor, stream: Any) -> None:
+    """The allocator gives the tensor's memory to nobody before `stream` is done with it."""
+    if tensor.device.type in ("npu", "cuda"):
+        tensor.record_stream(stream)
 
 
 def graph(api: Any) -> Any:
@@ -151,45 +211,12 @@ def synchronize(device: torch.device) -> None:
 
 def describe(device: torch.device) -> str:
     """One line on what a number measured on `device` means."""
-    if device.type == "cpu":
-        return (
-            f"CPU, {torch.get_num_threads()} threads: the Ascend front half's code compiled for "
-            "this host; its times say nothing about an NPU"
-        )
-    return f"{_target(device).name} ({device})"
-
-
-@functools.cache
-def _target(device: torch.device) -> Target:
-    if device.type == "npu":
-        import triton
-
-        utils = triton.runtime.driver.active.utils  # type: ignore[attr-defined]
-        cores = utils.get_device_properties(device.index or 0)
-        name = torch.npu.get_device_name(device)  # type: ignore[attr-defined]
-        return Target("npu", name, cores["num_aicore"], cores["num_vectorcore"])
-    return cuda_target(torch.cuda.get_device_name(device))
+    return _FAMILIES[device.type].describe(device)
 
 
 def cuda_target(name: str) -> Target:
     """What a launch needs to know of any NVIDIA GPU."""
-    return Target("cuda", name, _CUDA_PROGRAMS, _CUDA_PROGRAMS)
-
-
-def _cpu_target() -> Target:
-    threads = torch.get_num_threads()
-    return Target("cpu", "CPU", threads, threads)
-
-
-@functools.cache
-def _npu_present() -> bool:
-    if importlib.util.find_spec("torch_npu") is None:
-        return False
-    try:
-        importlib.import_module("torch_npu")
-    except (ImportError, OSError):  # installed, but CANN's libraries are not
-        return False
-    return torch.npu.is_available()  # type: ignore[attr-defined]
+    return cuda.named(name)
 
 
 @functools.cache
@@ -205,18 +232,3 @@ def require_triton() -> Any:
             "'dsv4-kernels[cuda]' on NVIDIA, 'dsv4-kernels[cpu]' on any CPU"
         ) from error
     return triton
-
-
-@functools.cache
-def _cpu_driver() -> Any:
-    needs = {"triton.backends.ascend": "triton-ascend", "ascendnpuir": "ascendnpu-ir"}
-    missing = [name for module, name in needs.items() if importlib.util.find_spec(module) is None]
-    if missing:
-        raise MissingDependency(
-            f"CPU tensors need {' and '.join(missing)} (the kernels run there as the code of the "
-            "Ascend compiler's front half): pip install 'dsv4-kernels[cpu]' in an environment "
-            "without upstream triton"
-        )
-    from dsv4_kernels.backends import linalg
-
-    return linalg.driver()

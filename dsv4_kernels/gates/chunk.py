@@ -16,10 +16,12 @@ import torch
 from triton.backends.driver import Benchmarker, DriverBase
 
 from dsv4_kernels import device
-from dsv4_kernels.chains.pipeline import SCHEDULES, SEGMENTS, Buffers, Node
-from dsv4_kernels.chains.prefill import prefill_sparse_attn
+from dsv4_kernels.buffers import ARGUMENTS, BUFFERS, Buffers, shapes
+from dsv4_kernels.chains.prefill import SCHEDULES, prefill_sparse_attn
 from dsv4_kernels.device import Target
 from dsv4_kernels.dims import Dims
+from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.segments import SEGMENTS
 
 # Pages of the compressed pool and its table in the recorded chunk: 64 pages of 128 rows at ratio 4
 # are 32 Ki tokens of context. Nothing but the counts of gather_kv and column_bias could see it.
@@ -95,59 +97,44 @@ def record_chunk(
     tiles: tiles to use instead of a segment's own, by segment.
     """
     driver.launches.clear()
-    chosen = {name: node.tiles.on(target) for name, node in SEGMENTS.items()} | dict(tiles or {})
-    launched: list[str] = []
+    chosen = {name: segment.tiles.on(target) for name, segment in SEGMENTS.items()}
+    chosen |= dict(tiles or {})
+    recorded: list[str] = []
 
-    def executor(nodes: Sequence[Node], buffers: Buffers) -> None:
+    def executor(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
         for node in nodes:
-            if node.name not in launched:  # the schedules share most of their segments
-                node.run(buffers, tiles=chosen[node.name])
-                launched.append(node.name)
+            if node.name not in recorded:  # the schedules share most of their segments
+                recorded.append(node.name)
+                with device.on(waves[0]["q"]):  # a refusal ends this launch, not the chain
+                    node.run(waves)
 
-    with device.compile_only(target, driver):
+    with device.route("meta", target, driver):
         for schedule in SCHEDULES:
             prefill_sparse_attn(
                 **meta_inputs(dims, tokens),
+                window=dims.window,
                 wave_tokens=tokens,
                 schedule=schedule,
                 groups_per_launch=dims.groups,  # all in one launch: the code is the same
                 executor=executor,
+                tiles=chosen,
             )
     return [
         Compiled(name, chosen[name], launch)
-        for name, launch in zip(launched, driver.launches, strict=True)
+        for name, launch in zip(recorded, driver.launches, strict=True)
     ]
 
 
 def meta_inputs(dims: Dims, tokens: int) -> dict[str, Any]:
     """The arguments of prefill_sparse_attn for a CSA chunk, on the meta device."""
-    T, C, B, K = tokens, dims.head_dim, dims.page_rows, dims.index_columns
-    ring_pages = -(-dims.window // B)
-
-    def bf16(*shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=torch.bfloat16, device="meta")
-
-    def fp32(*shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=torch.float32, device="meta")
-
-    def integer(dtype: torch.dtype, *shape: int) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, device="meta")
-
-    return dict(
-        q=bf16(T, dims.heads, C),
-        ori_kv=bf16(ring_pages, B, C),
-        ori_block_table=integer(torch.int32, ring_pages),
-        kv_overlay=bf16(T, C),
-        cmp_kv=bf16(CONTEXT_PAGES, B, C),
-        cmp_block_table=integer(torch.int32, CONTEXT_PAGES),
-        cmp_sparse_indices=integer(torch.int32, T, K),
-        cmp_sparse_lens=integer(torch.int32, T),
-        attn_sink=fp32(dims.heads),
-        num_tokens=T,
-        freqs_cos=bf16(T, dims.rope_dim),
-        freqs_sin=bf16(T, dims.rope_dim),
-        wo_a=bf16(dims.groups, dims.o_lora_rank, dims.group_inputs),
-        wo_b=integer(torch.int8, dims.hidden, dims.groups * dims.o_lora_rank),
-        wo_b_scale=fp32(dims.hidden),
-        window=dims.window,
-    )
+    ring_pages = -(-dims.window // dims.page_rows)
+    sizes = dims.letters() | dict(
+        N=tokens, T=tokens, K=dims.index_columns, ori_pages=ring_pages, ori_entries=ring_pages,
+        cmp_pages=CONTEXT_PAGES, cmp_entries=CONTEXT_PAGES,
+    )  # fmt: skip
+    tensors = [name for name in ARGUMENTS if BUFFERS[name].dtype is not int]
+    made = {
+        name: torch.empty(extent, dtype=BUFFERS[name].dtype, device="meta")  # type: ignore[arg-type]
+        for name, extent in shapes(tensors, sizes).items()
+    }
+    return made | {"num_tokens": tokens}

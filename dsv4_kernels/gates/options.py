@@ -9,8 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TypeVar
 
-from dsv4_kernels.chains.pipeline import SEGMENTS
 from dsv4_kernels.device import Target
+from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.tiles import Tiles
 
 _Job = TypeVar("_Job")
@@ -22,7 +22,7 @@ WIDTH = 150  # columns that the gates' tables want
 def chosen_tiles(settings: Sequence[str], target: Target) -> dict[str, Tiles]:
     """Tiles from settings like ``group_quant.block_r=512``; the rest of a segment's own ones on
     `target`. ValueError for what does not exist."""
-    own = {name: node.tiles.on(target) for name, node in SEGMENTS.items()}
+    own = {name: segment.tiles.on(target) for name, segment in SEGMENTS.items()}
     common = {field.name for field in dataclasses.fields(Tiles)}
     chosen: dict[str, Tiles] = {}
     for setting in settings:

@@ -19,10 +19,9 @@ from typing import Any
 import torch
 
 from dsv4_kernels.buffers import ARGUMENTS, PER_TOKEN
-from dsv4_kernels.dims import Dims
+from dsv4_kernels.dims import LAYER_RATIOS, Dims
 from dsv4_kernels.inputs.rope import MAX_POSITIONS, rope_tables
-
-LAYER_RATIOS = {"SWA": 0, "CSA": 4, "HCA": 128}  # tokens per compressed slot; 0: no slots at all
+from dsv4_kernels.weights import quantise_rows
 
 SPARE_PAGES = 3  # pages of a pool that no table names; one would be enough to tell tables apart
 
@@ -170,20 +169,6 @@ def make_inputs(
         wo_b_scale=wo_b_scale,
         window=dims.window,
     ).to(device)
-
-
-def quantise_rows(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Symmetric INT8, one scale per row (an output channel): weights ~ codes * scale[:, None].
-
-    Args:
-        weights: [D, X] fp32.
-
-    Returns:
-        codes [D, X] int8 in [-127, 127], scale [D] fp32 > 0.
-    """
-    amax = weights.abs().amax(dim=1)
-    scale = (amax / 127).clamp_min(torch.finfo(torch.float32).tiny)  # a row of zeros: 0 / tiny = 0
-    return torch.round(weights / scale[:, None]).to(torch.int8), scale
 
 
 def _normal(shape: tuple[int, ...], generator: torch.Generator, std: float = 1.0) -> torch.Tensor:

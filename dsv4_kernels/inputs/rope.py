@@ -13,6 +13,8 @@ import math
 
 import torch
 
+from dsv4_kernels.dims import LAYER_RATIOS
+
 # Values of the DeepSeek-V4 config, by its names: `rope_theta` belongs to the layers that compress
 # nothing, `compress_rope_theta` to the others, which alone use `rope_scaling` (YaRN).
 ROPE_THETA = 10_000.0
@@ -24,7 +26,7 @@ YARN_BETA_SLOW = 1.0  # pairs that turn less than once are interpolated in full
 
 MAX_POSITIONS = 2**24  # fp32 holds every integer below
 
-COMPRESS_RATIOS = (0, 4, 128)  # `compress_ratios` of the config: SWA, CSA, HCA
+COMPRESS_RATIOS = tuple(LAYER_RATIOS.values())  # `compress_ratios` of the config
 
 
 def yarn_ramp_bounds(rope_dim: int = 64) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from dsv4_kernels.chains.pipeline import Node, edges
+from dsv4_kernels.launcher.graph import Node, edges
 
 FORK = -1  # the place of what the caller's stream did before, in `Step.waits`
 _CALLER = "caller"
@@ -19,24 +19,24 @@ _CALLER = "caller"
 
 @dataclass(frozen=True)
 class Step:
-    """A node and the events around it: those its lane waits for first, by the places of the nodes
-    that record them, latest first; and whether it records one itself."""
+    """The events around a node: those its lane waits for first, by the places of the nodes that
+    record them, latest first; and whether it records one itself."""
 
-    node: Node
     waits: tuple[int, ...]
     records: bool
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Steps in the order of issue, and the nodes that the caller's stream waits for at the end."""
+class Synchronised:
+    """A step per node in the order of issue, and the nodes that the caller's stream waits for at
+    the end."""
 
     steps: tuple[Step, ...]
     joins: tuple[int, ...]
 
 
-@functools.cache
-def synchronise(nodes: tuple[Node, ...]) -> Plan:
+@functools.lru_cache(maxsize=256)
+def synchronise(nodes: tuple[Node, ...]) -> Synchronised:
     """The fewest waits that enforce every edge of `nodes` on one stream per lane."""
     needs: list[set[int]] = [{FORK} for _ in nodes]  # nothing starts before the caller's work ends
     for edge in edges(nodes):
@@ -61,5 +61,5 @@ def synchronise(nodes: tuple[Node, ...]) -> Plan:
         done[place] = dict(clocks[node.lane])
     joins = wait(_CALLER, set(range(len(nodes))))
     awaited = {place for places in (*waits, joins) for place in places}
-    steps = [Step(node, waits[place], records=place in awaited) for place, node in enumerate(nodes)]
-    return Plan(tuple(steps), joins)
+    steps = [Step(waits[place], records=place in awaited) for place in range(len(nodes))]
+    return Synchronised(tuple(steps), joins)

@@ -1,211 +1,330 @@
-"""The chain, checked and allocated once for a set of shapes: `plan.run`, and graphs of it.
+"""A chain for one set of shapes: memory made once, launches bound once, waves, turns and graphs.
 
-plan = PrefillSparseAttn(q, ori_kv, ..., window=128)    # any arguments of these shapes
-attn_out = plan.run(q, ori_kv, ...)                     # as often as you like
-captured = plan.capture(q, ori_kv, ...)                 # NPUGraph or CUDAGraph
-captured.replay()                                       # on what these tensors hold now
+    plan = Plan("op", chain, arguments)        # checks, allocates
+    plan.run(arguments, attn_out)              # looks up pointers and launches
+
+A wave is a pass of the chain over some tokens. With two waves in flight the first segments of a
+wave run beside the last of the one before, in a workspace of their own.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import torch
 
 from dsv4_kernels import device as devices
-from dsv4_kernels.buffers import ARGUMENTS, PER_TOKEN
-from dsv4_kernels.chains import pipeline
-from dsv4_kernels.chains.pipeline import Buffers, Node
+from dsv4_kernels.buffers import BUFFERS, PER_TOKEN, Buffers, shapes
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.launcher import executors
-from dsv4_kernels.segments.proj_b import MAX_RANK
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots
+from dsv4_kernels.launcher.executors import Executor
+from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.launcher.order import in_order_of_issue
 
-# Tokens per wave: the seed's prefill chunk. Scratch is about 1.8 MiB a token at FLASH (K = 640),
-# so a wave needs about 230 MiB however long the chunk.
-WAVE_TOKENS = 128
-
-# The sizes that a plan's workspace depends on, and an argument that has each; those of pools and
-# tables may differ by run.
-_FIXED = {
-    "T": "q", "H": "q", "C": "q", "K": "cmp_sparse_indices", "P": "freqs_cos",
-    "G": "wo_a", "R": "wo_a", "D": "wo_b",
-}  # fmt: skip
+# Shapes of pools, tables and K that a plan remembers what it bound for: a server alternates between
+# a few, and a binding is some kilobytes of views.
+MOST_BINDINGS = 8
 
 
-class PrefillSparseAttn:
-    """`prefill_sparse_attn` for one set of shapes, with a workspace and an output of its own.
+class Chain(Protocol):
+    """What a plan has to know of a chain.
+
+    fixed: the letters whose sizes a plan does not change, and an argument that has each. shrinking:
+    likewise of those that may be smaller than the plan's, since the workspace holds them.
+    """
+
+    op: str
+    fixed: Mapping[str, str]
+    shrinking: Mapping[str, str]
+
+    def check(self, arguments: Buffers) -> Contract:
+        """Everything that can be said of the arguments before a launch; binds all letters."""
+        ...
+
+    def nodes(self, sizes: Mapping[str, int]) -> tuple[Node, ...]:
+        """Those of one wave, in an order that their edges allow; `work` of each has a `bind`."""
+        ...
+
+    def numbers(self, sizes: Mapping[str, int]) -> Mapping[str, Any]:
+        """Plain numbers that its nodes take, the same in every run."""
+        ...
+
+
+class Plan:
+    """Runs a chain on arguments of one set of shapes.
 
     Args:
-        *args: as `run` takes them (`arguments.ARGUMENTS`); only their shapes and device count.
-        window: rows of the window ring, i.e. where raw indices start to mean the overlay.
-        wave_tokens: tokens per pass through the pipeline. It bounds the workspace and changes no
-            byte of the output.
-        schedule: "decoupled" or "row_barrier"; they differ in the quantisation's granularity.
-        groups_per_launch: groups of the output projection per launch; changes no byte either.
-        executor: runs the nodes of a wave; by default a stream per lane where there are streams.
+        chain: what to run.
+        arguments: by name; only their shapes, dtypes and device count.
+        wave_tokens: tokens of a wave. It bounds the workspace and changes no byte of the output.
+        waves_in_flight: copies of the workspace, and so waves that may run at a time; 2 where the
+            device has streams and the chunk more than one wave, if None.
+        executor: runs the nodes; by default a stream per lane where there are streams.
 
-    A plan may be run from any stream and any thread: it has one workspace, so its runs come one
-    after the other, in the order of their calls. Plans are independent of each other.
-
-    Raises ContractError.
+    A plan may be run from any stream and any thread: its runs come one after the other, in the
+    order of their calls. Plans are independent of each other. Raises ContractError.
     """
 
     def __init__(
         self,
-        *args: Any,
-        window: int = 128,
-        wave_tokens: int = WAVE_TOKENS,
-        schedule: str = "decoupled",
-        groups_per_launch: int = pipeline.GROUPS_PER_LAUNCH,
-        executor: executors.Executor | None = None,
+        chain: Chain,
+        arguments: Buffers,
+        *,
+        wave_tokens: int,
+        waves_in_flight: int | None = None,
+        executor: Executor | None = None,
     ) -> None:
-        arguments = _named(args)
-        contract = check(arguments, window)
-        contract.integer("wave_tokens", wave_tokens, 1)
-        contract.integer("groups_per_launch", groups_per_launch, 1)
-        contract.require(
-            schedule in pipeline.SCHEDULES,
-            "schedule",
-            f"one of {', '.join(pipeline.SCHEDULES)}",
-            repr(schedule),
-        )
-        self.nodes: tuple[Node, ...] = pipeline.SCHEDULES[schedule](
-            contract["G"], groups_per_launch
-        )
-        if schedule == "row_barrier":
-            width = contract["G"] * contract["R"]
-            contract.require(
-                width <= MAX_RANK, "wo_a", f"[G, R, J] with G*R <= {MAX_RANK}", f"G*R = {width}"
-            )
+        contract = chain.check(arguments)
+        self._wave_tokens = contract.integer("wave_tokens", wave_tokens, 1)
+        if waves_in_flight is not None:
+            waves_in_flight = contract.integer("waves_in_flight", waves_in_flight, 1)
         self.device: torch.device = arguments["q"].device
-        self._window = window
-        self._sizes = {letter: contract[letter] for letter in _FIXED}
-        self._wave_tokens = wave_tokens
-        self._accepted = _signature(arguments)
-        self._executor = executor or executors.default(self.nodes, self.device)
-        self._workspaces = self._allocate(contract.sizes)
-        self._attn_out: torch.Tensor | None = None
         self._api = devices.stream_api(self.device)
+        self._chain = chain
+        self._sizes = dict(contract.sizes)
+        waves = -(-self._sizes["T"] // self._wave_tokens)
+        self.waves_in_flight = min(waves_in_flight or (2 if self._api else 1), max(waves, 1))
+        whole = min(self._wave_tokens, self._sizes["T"])
+        self.nodes = chain.nodes({**self._sizes, "N": whole})
+        self._executor = executor or executors.default(self.device)
+        with torch.inference_mode(False):  # memory for runs in any mode
+            self._memory = self._allocate()
+        self._attn_out: torch.Tensor | None = None
+        self._bindings: dict[tuple[Any, ...], Binding] = {}
+        self._latest: tuple[tuple[Any, ...], Binding] | None = None
+        self._bind(_signature(arguments), arguments, contract)
         self._last_run: Any = None  # its event, on a device with streams
+        self._streams: set[Any] = set()  # of callers, which the allocator knows to use the memory
 
-    def run(self, *args: Any, out: torch.Tensor | None = None) -> torch.Tensor:
+    @property
+    def workspace_bytes(self) -> int:
+        """Memory that the plan holds between runs, its output left out."""
+        return sum(tensor.nbytes for slot in self._memory for tensor in slot.values())
+
+    def run(self, arguments: Buffers, out: torch.Tensor | None = None) -> torch.Tensor:
         """Run the chain on the current stream, without synchronising.
 
         Args:
-            *args: as for the plan. Pools and tables may be of other sizes than the plan's.
+            arguments: by name; pools, tables and K may be of other sizes than the plan's.
             out: output, [T, D] bf16; by default the plan's own, which its next run overwrites.
 
-        Returns attn_out [T, D] bf16. Raises ContractError before anything is launched or written.
+        Returns attn_out. Raises ContractError before anything is launched or written.
         """
-        arguments, attn_out = self._accept(args, out)
+        binding, attn_out = self._accept(arguments, out)
         with self._in_turn():
-            self._launch(arguments, attn_out)
+            self._issue(binding, arguments, attn_out)
         return attn_out
 
-    def capture(self, *args: Any, out: torch.Tensor | None = None) -> Captured:
+    def capture(self, arguments: Buffers, out: torch.Tensor | None = None) -> Captured:
         """Record a run as a graph, whose replays cost the host one launch.
 
-        The graph keeps the addresses of `args` and `out`, and num_tokens as it is now: update the
-        tensors in place. Where fewer tokens are live than at capture, give the others a
-        cmp_sparse_lens of 0.
-
-        Raises ContractError: as `run`, or the device has no graphs (a CPU).
+        The graph keeps the addresses of the tensors, and num_tokens as it is now: update the
+        tensors in place. Raises ContractError: as `run`, or the device has no graphs (a CPU).
         """
         has_graphs = self._api is not None
         Contract("capture").require(has_graphs, "q", "on an NPU or a GPU", str(self.device))
-        arguments, attn_out = self._accept(args, out)
-        with devices.exclusively():
-            self.run(*args, out=attn_out)  # compiles what is not compiled yet
+        binding, attn_out = self._accept(arguments, out)
+        with devices.exclusively(self.device), devices.current(self.device):
+            self.run(arguments, attn_out)  # compiles what is not compiled yet
             devices.synchronize(self.device)
             graph = devices.graph(self._api)
             with self._api.graph(graph):
-                self._launch(arguments, attn_out)
+                self._issue(binding, arguments, attn_out)
         return Captured(attn_out, graph, self._in_turn, arguments)
 
-    def _launch(self, arguments: Buffers, attn_out: torch.Tensor) -> None:
-        T, num_tokens = attn_out.shape[0], arguments["num_tokens"]
-        inputs: Buffers = arguments | dict(
-            window=self._window, groups=self._sizes["G"], rope_dim=self._sizes["P"]
+    def _issue(self, binding: Binding, arguments: Buffers, attn_out: torch.Tensor) -> None:
+        T, num_tokens = self._sizes["T"], arguments["num_tokens"]
+        live = -(-num_tokens // self._wave_tokens)  # waves behind these hold dead rows only
+        end = min(live * self._wave_tokens, T)
+        # No mode of the caller's reaches the inside: nothing here has a gradient.
+        with torch.inference_mode(), devices.on(attn_out):
+            if end < T:
+                attn_out[end:].zero_()
+            if live:
+                waves = self._waves(binding, arguments, attn_out, end)
+                self._executor(binding.issued(live, self._wave_of), waves)
+
+    def _waves(
+        self, binding: Binding, arguments: Buffers, attn_out: torch.Tensor, end: int
+    ) -> list[Buffers]:
+        """The buffers of every wave."""
+        waves = []
+        for wave, first in enumerate(range(0, end, self._wave_tokens)):
+            last = min(first + self._wave_tokens, end)
+            buffers = arguments | binding.workspace[wave % self.waves_in_flight][last - first]
+            buffers["first_token"] = first
+            if last - first == self._sizes["T"]:
+                buffers["attn_out"] = attn_out
+            else:
+                buffers.update((name, arguments[name][first:last]) for name in PER_TOKEN)
+                buffers["attn_out"] = attn_out[first:last]
+            waves.append(buffers)
+        return waves
+
+    def _wave_of(self, wave: int) -> int:
+        """Tokens of a wave."""
+        first = wave * self._wave_tokens
+        return min(first + self._wave_tokens, self._sizes["T"]) - first
+
+    def _accept(self, arguments: Buffers, out: torch.Tensor | None) -> tuple[Binding, torch.Tensor]:
+        """What was bound for these shapes, and the output; checked in full only where the shapes
+        are met for the first time."""
+        signature = _signature(arguments)
+        if self._latest is not None and self._latest[0] == signature:
+            binding = self._latest[1]
+        elif (known := self._bindings.get(signature)) is not None:
+            binding = known
+            self._latest = (signature, known)
+        else:
+            binding = self._bind(signature, arguments, self._check_again(arguments))
+        contract = Contract(self._chain.op, T=self._sizes["T"], D=self._sizes["D"], rows="T")
+        arguments["num_tokens"] = contract.integer(
+            "num_tokens", arguments["num_tokens"], 0, self._sizes["T"]
         )
-        # Waves past num_tokens hold dead rows only.
-        first_dead_wave = min(-(-num_tokens // self._wave_tokens) * self._wave_tokens, T)
-        attn_out[first_dead_wave:].zero_()
-        for first in range(0, first_dead_wave, self._wave_tokens):
-            last = min(first + self._wave_tokens, first_dead_wave)
-            rows = {name: inputs[name][first:last] for name in PER_TOKEN}
-            wave = inputs | self._workspaces[last - first] | rows
-            wave.update(first_token=first, attn_out=attn_out[first:last])
-            self._executor(self.nodes, wave)
-
-    def _accept(
-        self, args: tuple[Any, ...], out: torch.Tensor | None
-    ) -> tuple[Buffers, torch.Tensor]:
-        """Arguments by name and the output; checked in full only where they differ from the last
-        that were accepted."""
-        arguments = _named(args)
-        T, D = self._sizes["T"], self._sizes["D"]
-        contract = Contract("prefill_sparse_attn", T=T, D=D)
-        if (signature := _signature(arguments)) != self._accepted:
-            contract = check(arguments, self._window)
-            for letter, size in self._sizes.items():
-                contract.require(
-                    contract[letter] == size,
-                    _FIXED[letter],
-                    f"of the plan's size, {letter}={size}",
-                    f"{letter} = {contract[letter]}",
-                )
+        attn_out = self._own_output() if out is None else out
+        if out is not None:
+            expected = self._own_signature
+            if not isinstance(out, torch.Tensor) or _of(out) != expected:
+                contract.on(self.device, "q")
+                contract.buffer("attn_out", out, "out")
             contract.require(
-                arguments["q"].device == self.device,
-                "q",
-                f"on {self.device} like the plan",
-                str(arguments["q"].device),
+                not (out.requires_grad and out.is_leaf),
+                "out",
+                "a tensor that may be written, not a leaf that requires grad",
+                "a leaf that requires grad",
             )
-            self._accepted = signature
-        contract.integer("num_tokens", arguments["num_tokens"], 0, T)
-        if out is None:
-            if self._attn_out is None:
-                self._attn_out = torch.empty([T, D], dtype=torch.bfloat16, device=self.device)
-            return arguments, self._attn_out
-        contract.on(self.device, "q")
-        return arguments, contract.output("out", out, "T D", torch.bfloat16)
+        _refuse_aliases(contract, attn_out, arguments)
+        return binding, attn_out
 
-    def _allocate(self, sizes: Mapping[str, int]) -> dict[int, dict[str, torch.Tensor]]:
-        """The workspace of a whole wave, and the part of it that the last, shorter wave takes."""
-        T, whole = sizes["T"], min(self._wave_tokens, sizes["T"])
-        if T == 0:
-            return {}
-        shapes = {N: pipeline.workspace(self.nodes, {**sizes, "N": N}) for N in (whole, T % whole)}
-        memory = {
-            name: torch.empty(shape, dtype=dtype, device=self.device)
-            for name, (shape, dtype) in shapes[whole].items()
-        }
-        return {
-            N: {
-                name: memory[name].view(-1)[: math.prod(shape)].view(shape)
-                for name, (shape, _) in shapes[N].items()
+    @property
+    def _own_signature(self) -> tuple[Any, ...]:
+        T, D = self._sizes["T"], self._sizes["D"]
+        return torch.Size((T, D)), (D, 1), torch.bfloat16, self.device
+
+    def _own_output(self) -> torch.Tensor:
+        if self._attn_out is None:
+            with torch.inference_mode(False):
+                shape = (self._sizes["T"], self._sizes["D"])
+                self._attn_out = torch.empty(shape, dtype=torch.bfloat16, device=self.device)
+            for stream in self._streams:
+                devices.keep_for(self._attn_out, stream)
+        return self._attn_out
+
+    def _check_again(self, arguments: Buffers) -> Contract:
+        """The contract of arguments that differ from all before, which must fit the plan."""
+        contract = self._chain.check(arguments)
+        for letter, argument in self._chain.fixed.items():
+            size, own = contract[letter], self._sizes[letter]
+            contract.require(
+                size == own, argument, f"of the plan's size, {letter}={own}", f"{letter} = {size}"
+            )
+        for letter, argument in self._chain.shrinking.items():
+            size, own = contract[letter], self._sizes[letter]
+            contract.require(
+                size <= own,
+                argument,
+                f"of at most the plan's size, {letter}={own}",
+                f"{letter} = {size}",
+            )
+        where = arguments["q"].device
+        contract.require(where == self.device, "q", f"on {self.device} like the plan", str(where))
+        return contract
+
+    def _bind(self, signature: tuple[Any, ...], arguments: Buffers, contract: Contract) -> Binding:
+        """Check every node on the buffers that it will get, and keep what runs it."""
+        T, whole = self._sizes["T"], min(self._wave_tokens, self._sizes["T"])
+        lengths = {N for N in (whole, T % whole) if N} if T else set()
+        numbers = self._chain.numbers(contract.sizes)
+        workspace = [
+            {N: {**_views(memory, {**contract.sizes, "N": N}), **numbers} for N in lengths}
+            for memory in self._memory
+        ]
+        works: dict[int, list[Callable[[Buffers], None]]] = {}
+        for N in lengths:
+            rows = {name: arguments[name][:N] for name in PER_TOKEN}
+            buffers = arguments | workspace[0][N] | rows | {"first_token": 0, "num_tokens": 0}
+            with devices.on(arguments["q"]):
+                works[N] = [
+                    node.work.bind(buffers, group_range=node.part("groups")) for node in self.nodes
+                ]
+        binding = Binding(self.nodes, self.waves_in_flight, works, workspace)
+        while len(self._bindings) >= MOST_BINDINGS:
+            self._bindings.pop(next(iter(self._bindings)))
+        self._bindings[signature] = binding
+        self._latest = (signature, binding)
+        return binding
+
+    def _allocate(self) -> list[dict[str, torch.Tensor]]:
+        """The workspace of every wave in flight."""
+        whole = min(self._wave_tokens, self._sizes["T"])
+        extents = shapes(_handed_on(self.nodes), {**self._sizes, "N": whole})
+        return [
+            {
+                name: torch.empty(extent, dtype=BUFFERS[name].dtype, device=self.device)  # type: ignore[arg-type]
+                for name, extent in extents.items()
             }
-            for N in shapes
-        }
+            for _ in range(self.waves_in_flight)
+        ]
 
     @contextlib.contextmanager
     def _in_turn(self) -> Iterator[None]:
-        """Inside, the current stream is behind the plan's last run, whichever stream had it."""
-        with devices.exclusively():
-            if self._api is None:
+        """Inside, the current stream is behind the plan's last run, whichever stream had it.
+
+        A run inside of a capture neither waits for nor records what is outside of it: its place is
+        the graph's, and the order of replays is up to who replays.
+        """
+        with devices.exclusively(self.device):
+            if self._api is None or devices.is_capturing(self._api):
                 yield
                 return
             stream = self._api.current_stream(self.device)
+            self._keep_for(stream)
             if self._last_run is not None:
                 stream.wait_event(self._last_run)
-            yield
-            self._last_run = self._last_run or self._api.Event()
-            self._last_run.record(stream)
+            try:
+                yield
+            finally:
+                self._last_run = self._last_run or self._api.Event()
+                self._last_run.record(stream)
+
+    def _keep_for(self, stream: Any) -> None:
+        """Have the allocator keep the plan's memory until `stream` is done with it."""
+        if stream in self._streams:
+            return
+        self._streams.add(stream)
+        own = () if self._attn_out is None else (self._attn_out,)
+        for tensor in (*(t for slot in self._memory for t in slot.values()), *own):
+            devices.keep_for(tensor, stream)
+
+
+@dataclass
+class Binding:
+    """What runs the nodes on arguments of one set of shapes.
+
+    works: of the nodes, by the tokens of a wave. workspace: views by slot and tokens of a wave.
+    """
+
+    nodes: Sequence[Node]
+    slots: int
+    works: dict[int, list[Callable[[Buffers], None]]]
+    workspace: list[dict[int, Buffers]]
+    _issued: dict[int, tuple[Node, ...]] = field(default_factory=dict)
+
+    def issued(self, waves: int, tokens_of: Callable[[int], int]) -> tuple[Node, ...]:
+        """The nodes of this many waves, in their order of issue."""
+        if waves not in self._issued:
+            nodes = [
+                replace(node, wave=wave, slot=wave % self.slots, work=work)
+                for wave in range(waves)
+                for node, work in zip(self.nodes, self.works[tokens_of(wave)], strict=True)
+            ]
+            self._issued[waves] = in_order_of_issue(nodes)
+        return self._issued[waves]
 
 
 @dataclass(frozen=True)
@@ -224,55 +343,40 @@ class Captured:
         return self.attn_out
 
 
-def check(arguments: Buffers, window: int) -> Contract:
-    """Everything that can be said of the arguments before a launch; binds all letters."""
-    contract = Contract("prefill_sparse_attn")
-    contract.tensor("q", arguments["q"], "T H C", torch.bfloat16)
-    slots = {name: arguments[name] for name in (*pipeline.SLOTS, "num_tokens")}
-    check_slots(contract, **slots, window=window, first_token=0, rows="T")
-    contract.tensor("attn_sink", arguments["attn_sink"], "H", torch.float32)
-    contract.tensor("freqs_cos", arguments["freqs_cos"], "T P", torch.bfloat16)
-    contract.tensor("freqs_sin", arguments["freqs_sin"], "T P", torch.bfloat16)
-    contract.tensor("wo_a", arguments["wo_a"], "G R J", torch.bfloat16)
-    contract.tensor("wo_b", arguments["wo_b"], "D G*R", torch.int8)
-    contract.tensor("wo_b_scale", arguments["wo_b_scale"], "D", torch.float32)
-    H, C, G, J, P, R = (contract[letter] for letter in ("H", "C", "G", "J", "P", "R"))
-    contract.require(H >= 1, "q", "[T, H, C] with H >= 1", "H = 0")
-    contract.power_of_two("C", "q", low=16)
-    contract.require(
-        G >= 1 and H % G == 0 and H * C == G * J,
-        "wo_a",
-        f"[G, R, J=(H/G)*C] with G a divisor of H={H}, C={C}",
-        f"G = {G}, J = {J}",
-    )
-    contract.power_of_two("P", "freqs_cos", low=2)
-    contract.require(P <= C, "freqs_cos", f"[T, P] with P <= C={C}", f"P = {P}")
-    contract.require(1 <= R <= MAX_RANK, "wo_a", f"[G, R, J] with R in 1..{MAX_RANK}", f"R = {R}")
-    contract.sizes["NB"] = contract["KP"] // BLOCK_COLUMNS
-    return contract
+def _handed_on(nodes: Sequence[Node]) -> list[str]:
+    """Names of the buffers that the nodes make for each other."""
+    written = {name for node in nodes for name in node.writes}
+    return [name for name, b in BUFFERS.items() if b.lifetime == "wave" and name in written]
 
 
-def _named(args: tuple[Any, ...]) -> Buffers:
-    """The arguments by name, pools without the dimension of the one KV head."""
-    Contract("prefill_sparse_attn").require(
-        len(args) == len(ARGUMENTS),
-        "args",
-        f"{len(ARGUMENTS)} arguments, {ARGUMENTS[0]} to {ARGUMENTS[-1]}",
-        str(len(args)),
-    )
-    arguments: Buffers = dict(zip(ARGUMENTS, args, strict=True))
-    for name in ("ori_kv", "cmp_kv"):
-        pool = arguments[name]
-        if isinstance(pool, torch.Tensor) and pool.dim() == 4 and pool.shape[2] == 1:
-            arguments[name] = pool.squeeze(2)  # [pages, B, 1, C]; others are for the checks
-    return arguments
+def _views(memory: Mapping[str, torch.Tensor], sizes: Mapping[str, int]) -> Buffers:
+    """The part of every buffer's memory that these sizes take."""
+    return {
+        name: memory[name].view(-1)[: math.prod(extent)].view(extent)
+        for name, extent in shapes(memory, sizes).items()
+    }
 
 
 def _signature(arguments: Buffers) -> tuple[Any, ...]:
     """What the checks look at, num_tokens apart."""
     return tuple(
-        (value.shape, value.dtype, value.device, value.is_contiguous())
-        if isinstance(value, torch.Tensor)
-        else type(value)
+        _of(value) if isinstance(value, torch.Tensor) else type(value)
         for value in arguments.values()
     )
+
+
+def _of(tensor: torch.Tensor) -> tuple[Any, ...]:
+    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
+
+
+def _refuse_aliases(contract: Contract, out: torch.Tensor, arguments: Buffers) -> None:
+    """No wave may read what another has already overwritten."""
+    if out.device.type == "meta" or not out.nbytes:
+        return
+    begin = out.data_ptr()
+    end = begin + out.nbytes
+    for name, value in arguments.items():
+        if isinstance(value, torch.Tensor):
+            first = value.data_ptr()
+            if first < end and begin < first + value.nbytes and value.nbytes:
+                contract.require(False, "out", f"memory apart from `{name}`", "an overlap")

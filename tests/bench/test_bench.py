@@ -13,8 +13,8 @@ from adversary import SMALL
 from bench import clock, rivals
 from bench.roof import Roof
 from dsv4_kernels import device as devices
-from dsv4_kernels.costs import Cost
 from dsv4_kernels.inputs.prefill import LAYER_RATIOS, make_inputs
+from dsv4_kernels.segments.cost import Cost
 from reference import bounds, oracle
 
 ACCELERATOR = torch.device("cuda", 0)

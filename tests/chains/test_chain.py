@@ -7,11 +7,11 @@ import torch
 
 import reference
 from adversary import INT32_MAX, INT32_MIN, SMALL, adversarial_inputs, healed, live_row
-from against import chain
-from dsv4_kernels.chains.pipeline import WORKSPACE
+from against import chain, keeping
+from dsv4_kernels import PrefillSparseAttn
+from dsv4_kernels.buffers import BUFFERS
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
-from dsv4_kernels.launcher.executors import in_order as run
 from poison import Poison, is_sentinel
 from reference.bounds import (
     CHAIN_CODE_FLIPS,
@@ -33,14 +33,9 @@ def poisoned_chain(inputs: PrefillInputs, poison: Poison, **options) -> torch.Te
 
 def with_codes(inputs: PrefillInputs, **options) -> tuple[torch.Tensor, torch.Tensor]:
     """The chain's output, and the codes of its tokens up to the last live wave."""
-    codes = []
-
-    def executor(nodes, buffers):
-        run(nodes, buffers)
-        codes.append(buffers["codes"].clone())
-
+    executor, codes = keeping("codes")
     out = chain(inputs, executor=executor, **options)
-    return out, torch.cat(codes) if codes else torch.empty(0)
+    return out, torch.cat([*codes.values()]) if codes else torch.empty(0)
 
 
 def check_chain(inputs: PrefillInputs, oracle: bool = True) -> torch.Tensor:
@@ -181,21 +176,27 @@ def test_the_wave_changes_no_byte(wave_tokens, generator, device, poison):
 
 
 def test_scratch_does_not_grow_with_the_chunk(device, seed):
-    def workspace_bytes(T: int) -> int:
-        sizes = []
+    def workspace_bytes(T: int, waves_in_flight: int) -> int:
+        seen: dict[int, int] = {}
 
-        def executor(nodes, buffers):
-            made = [buffers[name] for name in WORKSPACE if name in buffers]
-            assert made
-            run(nodes, buffers)
-            sizes.append(sum(buffer.untyped_storage().nbytes() for buffer in made))
+        def executor(nodes, waves):
+            for buffers in waves:
+                for name, buffer in buffers.items():
+                    if name in BUFFERS and BUFFERS[name].lifetime == "wave":
+                        seen[buffer.data_ptr()] = buffer.untyped_storage().nbytes()
 
         inputs = make_inputs(SMALL, tokens=T, seed=seed, device=device)
-        chain(inputs, wave_tokens=16, executor=executor)
-        assert len(sizes) == -(-T // 16)
-        return max(sizes)
+        plan = PrefillSparseAttn(
+            *inputs.args(), window=inputs.window, wave_tokens=16, executor=executor,
+            waves_in_flight=waves_in_flight,
+        )  # fmt: skip
+        plan.run(*inputs.args())
+        assert plan.workspace_bytes == sum(seen.values())
+        return plan.workspace_bytes
 
-    assert workspace_bytes(160) == workspace_bytes(16) > 0
+    assert workspace_bytes(160, 1) == workspace_bytes(16, 1) > 0
+    assert workspace_bytes(160, 2) == 2 * workspace_bytes(160, 1)
+    assert workspace_bytes(16, 2) == workspace_bytes(16, 1)  # a second wave that there is not
 
 
 def test_page_permutation_does_not_matter(device, seed):

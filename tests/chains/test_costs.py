@@ -5,10 +5,11 @@ import math
 import pytest
 import torch
 
-from dsv4_kernels.chains.pipeline import PIPELINE, SEGMENTS, workspace
-from dsv4_kernels.costs import chain_cost, segment_cost
+from bench.costs import chain_cost
+from dsv4_kernels.buffers import BUFFERS, shapes
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs.prefill import make_inputs
+from dsv4_kernels.segments import SEGMENTS
 
 T, KP, PAGES = 128, 384, 64  # the specification counts three blocks of 128 columns
 MIB = 2**20
@@ -20,36 +21,23 @@ TINY = Dims(
 
 def meta_tensors(segment, dims):
     """Inputs and outputs of a segment as the chain makes them, without memory."""
-    node = SEGMENTS[segment]
-    H, C, P, G, R = (
-        dims.heads, dims.head_dim, dims.rope_dim, dims.groups, dims.o_lora_rank
+    sizes = dims.letters() | dict(
+        N=T, T=T, K=KP, KP=KP, NB=KP // 128, ori_pages=1, ori_entries=1, cmp_pages=PAGES,
+        cmp_entries=PAGES,
     )  # fmt: skip
-    letters = dict(
-        N=T, KP=KP, NB=KP // 128, H=H, C=C, P=P, G=G, R=R, J=dims.group_inputs, D=dims.hidden
-    )
-    bf16, int32 = torch.bfloat16, torch.int32
-    made = workspace(PIPELINE, letters) | {
-        "q": ([T, H, C], bf16),
-        "ori_kv": ([1, 128, C], bf16),
-        "ori_block_table": ([1], int32),
-        "kv_overlay": ([T, C], bf16),
-        "cmp_kv": ([PAGES, 128, C], bf16),
-        "cmp_block_table": ([PAGES], int32),
-        "cmp_sparse_indices": ([T, KP], int32),
-        "cmp_sparse_lens": ([T], int32),
-        "attn_sink": ([H], torch.float32),
-        "freqs_cos": ([T, P], bf16),
-        "freqs_sin": ([T, P], bf16),
-        "wo_a": ([G, R, dims.group_inputs], bf16),
-        "wo_b": ([dims.hidden, G * R], torch.int8),
-        "wo_b_scale": ([dims.hidden], torch.float32),
-        "row_scale": ([T], torch.float32),
-        "attn_out": ([T, dims.hidden], bf16),
-    }
+    own = SEGMENTS[segment]
     return {
-        name: torch.empty(made[name][0], dtype=made[name][1], device="meta")
-        for name in node.reads + node.writes + node.updates
+        name: torch.empty(
+            extent,
+            dtype=BUFFERS[name].dtype,  # type: ignore[arg-type]
+            device="meta",
+        )
+        for name, extent in shapes(own.reads + own.writes + own.updates, sizes).items()
     }
+
+
+def segment_cost(segment, *args):
+    return SEGMENTS[segment].cost(*args)
 
 
 @pytest.mark.parametrize(
@@ -65,9 +53,9 @@ def test_flop_are_the_specifications(segment, flash, pro):
 
 
 def test_a_segment_without_a_dot_costs_no_flop():
-    for node in PIPELINE:
-        cost = segment_cost(node.name, meta_tensors(node.name, PRESETS["FLASH"]))
-        assert (cost.bf16_flop + cost.int8_flop > 0) == (node.lane != "vector")
+    for name, segment in SEGMENTS.items():
+        cost = segment.cost(meta_tensors(name, PRESETS["FLASH"]))
+        assert (cost.bf16_flop + cost.int8_flop > 0) == (segment.core != "AIV")
 
 
 @pytest.mark.parametrize(

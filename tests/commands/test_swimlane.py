@@ -1,5 +1,6 @@
 """The swimlane: every launch once, in its lane, and a critical path that explains the makespan."""
 
+import dataclasses
 import itertools
 import json
 import random
@@ -9,12 +10,23 @@ import pytest
 from adversary import SMALL
 from dsv4_kernels import PrefillSparseAttn
 from dsv4_kernels.__main__ import main
-from dsv4_kernels.chains import pipeline
-from dsv4_kernels.chains.pipeline import SCHEDULES, edges
-from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.chains.prefill import SCHEDULES, wave_nodes
+from dsv4_kernels.commands.swimlane.command import record
+from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs.prefill import make_inputs
-from dsv4_kernels.launcher.clocks import EventClock, Launch, Timeline, record
+from dsv4_kernels.launcher.clocks import EventClock, Span, Timeline
+from dsv4_kernels.launcher.graph import Node, edges
+from dsv4_kernels.launcher.order import in_order_of_issue
 from stand_in import StandIn
+
+FLASH = PRESETS["FLASH"]
+
+
+def issued(dims: Dims, tokens: int, schedule: str, groups_per_launch: int) -> tuple[Node, ...]:
+    """The launches of one wave, in their order of issue."""
+    options = dict(schedule=schedule, groups_per_launch=groups_per_launch)
+    return in_order_of_issue(wave_nodes(dims, tokens, **options))
+
 
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
 
@@ -22,9 +34,9 @@ every_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
 def check_launches(timeline: Timeline, groups: int, groups_per_launch: int) -> None:
     """They are the schedule's, took time, and did not overlap on a lane."""
     launches = timeline.launches
-    assert [launch.node for launch in launches] == [
-        *SCHEDULES[timeline.schedule](groups, groups_per_launch)
-    ]
+    whole = dataclasses.replace(FLASH, groups=groups, heads=8 * groups)
+    wanted = wave_nodes(whole, 1, schedule=timeline.schedule, groups_per_launch=groups_per_launch)
+    assert sorted(launch.node.label for launch in launches) == sorted(n.label for n in wanted)
     assert min(launch.begin for launch in launches) == 0
     assert all(launch.begin < launch.end <= timeline.makespan for launch in launches)
     for lane in {launch.node.lane for launch in launches}:
@@ -61,7 +73,7 @@ def test_every_launch_is_recorded_once(device, seed):
 def test_without_gaps_the_critical_path_is_as_long_as_the_run(schedule, groups_per_launch, seed):
     """Launches that begin as soon as they may: what made the makespan then fills all of it."""
     draw = random.Random(seed)
-    nodes = SCHEDULES[schedule](8, groups_per_launch)
+    nodes = issued(FLASH, 128, schedule, groups_per_launch)
     needs: list[set[int]] = [
         {i for i, earlier in enumerate(nodes[:place]) if earlier.lane == node.lane}
         for place, node in enumerate(nodes)
@@ -69,10 +81,10 @@ def test_without_gaps_the_critical_path_is_as_long_as_the_run(schedule, groups_p
     for edge in edges(nodes):
         needs[edge.after].add(edge.before)
     for _ in range(20):
-        launches: list[Launch] = []
+        launches: list[Span] = []
         for node, before in zip(nodes, needs, strict=True):
             begin = max((launches[i].end for i in before), default=0)
-            launches.append(Launch(node, begin, begin + draw.randint(1, 1000)))
+            launches.append(Span(node, begin, begin + draw.randint(1, 1000)))
         timeline = Timeline(schedule, tuple(launches))
         check_launches(timeline, 8, groups_per_launch)
         check_critical_path(timeline)
@@ -83,15 +95,16 @@ def test_without_gaps_the_critical_path_is_as_long_as_the_run(schedule, groups_p
 def test_events_stand_before_and_after_every_launch(schedule, monkeypatch, seed):
     inputs = make_inputs(SMALL, tokens=3, start=40, seed=seed)
     api = StandIn(inputs.q.device)
-    nodes = SCHEDULES[schedule](SMALL.groups, 1)
-    clock = EventClock(nodes, inputs.q.device, api)
-    launch = pipeline.Node.run
+    clock = EventClock(inputs.q.device, api)
+    launch = Node.run
+    nodes = []
 
-    def noted(node, buffers):
+    def noted(node, waves):
+        nodes.append(node)
         api.launched(node)
-        launch(node, buffers)
+        launch(node, waves)
 
-    monkeypatch.setattr(pipeline.Node, "run", noted)
+    monkeypatch.setattr(Node, "run", noted)
     plan = PrefillSparseAttn(
         *inputs.args(),
         window=inputs.window,
@@ -102,7 +115,7 @@ def test_events_stand_before_and_after_every_launch(schedule, monkeypatch, seed)
     plan.run(*inputs.args())
     plan.run(*inputs.args())
     places = [i for i, entry in enumerate(api.log) if entry.kind == "launch"]
-    assert [api.log[i].what for i in places] == [*nodes] * 2
+    assert [api.log[i].what for i in places] == nodes
     for i in places:
         around = api.log[i - 1], api.log[i], api.log[i + 1]
         assert [entry.kind for entry in around] == ["record", "launch", "record"]
@@ -123,12 +136,12 @@ def test_the_command_prints_and_writes_what_ran(monkeypatch, tmp_path, capsys):
     printed = capsys.readouterr().out
     trace = json.loads((tmp_path / "lanes.json").read_text())
     makespans = []
-    for pid, (schedule, nodes) in enumerate(SCHEDULES.items(), start=1):
+    for pid, schedule in enumerate(SCHEDULES, start=1):
         events = [event for event in trace["traceEvents"] if event["pid"] == pid]
         lanes = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
         launches = [event for event in events if event["ph"] == "X"]
         assert [(e["name"], lanes[e["tid"]]) for e in launches] == [
-            (node.label, node.lane) for node in nodes(SMALL.groups, 1)
+            (node.label, node.lane) for node in issued(SMALL, 9, schedule, 1)
         ]
         assert all(e["dur"] > 0 and e["ts"] >= 0 for e in launches)
         last = max(launches, key=lambda e: e["ts"] + e["dur"])

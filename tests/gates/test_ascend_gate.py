@@ -6,9 +6,9 @@ import json
 import pytest
 import torch
 
+from dsv4_kernels import segments
 from dsv4_kernels.__main__ import main
-from dsv4_kernels.chains import pipeline
-from dsv4_kernels.device import compile_only
+from dsv4_kernels.device import route
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend import compiler
 from dsv4_kernels.gates.ascend.gate import a_k_tile_facts, judge
@@ -17,7 +17,7 @@ from dsv4_kernels.gates.ascend.memory import read_plan
 from dsv4_kernels.segments.group_quant import GroupQuantTiles, group_quant
 from dsv4_kernels.segments.proj_a import ProjATiles, proj_a
 
-SEGMENTS = list(pipeline.SEGMENTS)
+SEGMENTS = list(segments.SEGMENTS)
 PARTS_HELD = ("Ascend910B3", "Ascend910_9392")  # an A2 and an A3
 CORES = {"proj_a": "AIC", "proj_b": "AIC", "qk_softmax_pv": "MIX", "proj_b_dequant": "MIX"}
 
@@ -131,7 +131,7 @@ def test_parts_have_the_cores_that_the_compiler_knows(part):
     driver = compiler.driver(part)
     driver.launches.clear()
     o_r = torch.empty(1, 1, 8, device="meta")
-    with compile_only(part_target(part), driver):
+    with route("meta", part_target(part), driver):
         group_quant(o_r)
     plan = read_plan(driver.launches[0].hivm)
     assert (plan.cube_cores, plan.vector_cores) == (PARTS[part], 2 * PARTS[part])

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from dsv4_kernels import prefill_sparse_attn
-from dsv4_kernels.chains.pipeline import SCHEDULES, SEGMENTS
+from dsv4_kernels.chains.prefill import SCHEDULES
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs.prefill import make_inputs
+from dsv4_kernels.segments import SEGMENTS
 from poison import is_sentinel
 
 # Two tasks of 64 heads, the second half empty; no width that a tile of the GEMMs divides.
@@ -16,16 +17,6 @@ UNEVEN = Dims(
 )  # fmt: skip
 
 
-def in_order(tiles):
-    """An executor that runs every node with the tiles that `tiles` makes of its class."""
-
-    def executor(nodes, buffers):
-        for node in nodes:
-            node.run(buffers, tiles=tiles(node))
-
-    return executor
-
-
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize(
     ("dims", "tokens"), [(PRESETS["FLASH"], 3), (UNEVEN, 70)], ids=["FLASH", "uneven"]
@@ -33,10 +24,10 @@ def in_order(tiles):
 def test_cuda_tiles_change_no_byte(schedule, dims, tokens, seed, device, poison):
     inputs = make_inputs(dims, tokens=tokens, start=300, seed=seed, device=device)
     runs = []
-    for tiles in (lambda node: None, lambda node: node.tiles.cuda()):
+    for tiles in ({}, {name: segment.tiles.cuda() for name, segment in SEGMENTS.items()}):
         with poison.allocations():
             out = prefill_sparse_attn(
-                *inputs.args(), window=inputs.window, schedule=schedule, executor=in_order(tiles)
+                *inputs.args(), window=inputs.window, schedule=schedule, tiles=tiles
             )
         assert not is_sentinel(out).any()
         runs.append(out)
@@ -44,5 +35,5 @@ def test_cuda_tiles_change_no_byte(schedule, dims, tokens, seed, device, poison)
 
 
 def test_only_column_bias_shares_its_tiles_with_ascend():
-    same = [name for name, node in SEGMENTS.items() if node.tiles.cuda() == node.tiles()]
+    same = [name for name, s in SEGMENTS.items() if s.tiles.cuda() == s.tiles()]
     assert same == ["column_bias"]  # 128 columns are a column a thread of 4 warps

@@ -6,13 +6,13 @@ import json
 import pytest
 
 from dsv4_kernels.__main__ import main
-from dsv4_kernels.chains.pipeline import SEGMENTS
 from dsv4_kernels.device import Target, cuda_target
 from dsv4_kernels.gates.chunk import Compiled
 from dsv4_kernels.gates.hopper.compiler import Launch
 from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, judge
 from dsv4_kernels.gates.hopper.ptxas import Assembly, assemble, read_log
 from dsv4_kernels.gates.options import chosen_tiles
+from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.merge_norm import MergeNormTiles
 from dsv4_kernels.segments.proj_a import ProjATiles
 

@@ -8,8 +8,9 @@ import torch
 
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs import prefill as inputs_module
-from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs, quantise_rows
+from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from dsv4_kernels.inputs.rope import inverse_frequencies, rope_tables, yarn_ramp_bounds
+from dsv4_kernels.weights import quantise_rows
 
 # The window is no multiple of the page, so the last page of the ring is partly foreign.
 SMALL = Dims(

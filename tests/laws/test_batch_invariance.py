@@ -8,7 +8,7 @@ import torch
 from adversary import SMALL, adversarial_inputs
 from against import chain
 from dsv4_kernels.buffers import PER_TOKEN
-from dsv4_kernels.chains.pipeline import SCHEDULES
+from dsv4_kernels.chains.prefill import SCHEDULES
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 

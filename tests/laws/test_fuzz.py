@@ -15,9 +15,10 @@ import reference
 from adversary import SMALL, adversarial_inputs, healed, with_pages_permuted
 from against import chain
 from dsv4_kernels import device as devices
-from dsv4_kernels.chains.pipeline import SCHEDULES
+from dsv4_kernels.chains.prefill import SCHEDULES
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.inputs.prefill import PrefillInputs
+from dsv4_kernels.segments import SEGMENTS
 from poison import Poison
 from reference.bounds import Bound, judge, spacing
 from reference.compare import compare
@@ -122,11 +123,13 @@ def test_any_contract(contract: Contract) -> None:
     clean = healed(inputs)
     elsewhere = with_pages_permuted(inputs, torch.Generator().manual_seed(contract.seed))
 
-    def judged(nodes, buffers) -> None:
+    def judged(nodes, waves) -> None:
         for node in nodes:
+            buffers, segment = waves[node.wave], SEGMENTS[node.name]
             before = dict(buffers) | {name: buffers[name].clone() for name in node.updates}
-            node.run(buffers)
-            for verdict in compare(node.name, node.inputs_of(before), node.outputs_of(buffers)):
+            node.run(waves)
+            made = segment.outputs_of(buffers)
+            for verdict in compare(node.name, segment.inputs_of(before), made):
                 assert verdict.holds, f"{node.name}: {verdict}"
 
     poison = Poison(devices.best())

@@ -25,9 +25,11 @@ import torch
 
 from dsv4_kernels import device as devices
 from dsv4_kernels import prefill_sparse_attn
-from dsv4_kernels.chains.pipeline import SCHEDULES, WORKSPACE, Buffers, Node
+from dsv4_kernels.buffers import BUFFERS, Buffers
+from dsv4_kernels.chains.prefill import SCHEDULES
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.inputs.prefill import make_inputs
+from dsv4_kernels.launcher.graph import Node
 
 pytestmark = pytest.mark.skipif(
     devices.best().type != "cpu", reason="guard pages are memory of the host"
@@ -104,13 +106,15 @@ class Fences:
     def copy(self, tensor: torch.Tensor) -> torch.Tensor:
         return self.empty(tensor.shape, tensor.dtype).copy_(tensor)
 
-    def run(self, nodes: Sequence[Node], buffers: Buffers) -> None:
+    def run(self, nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
         """An executor for `prefill_sparse_attn`: the workspace is fenced as well."""
-        for name in WORKSPACE.keys() & buffers.keys():
-            buffers[name] = self.empty(buffers[name].shape, buffers[name].dtype)
+        for buffers in waves:
+            for name in BUFFERS.keys() & buffers.keys():
+                if BUFFERS[name].lifetime == "wave":
+                    buffers[name] = self.empty(buffers[name].shape, buffers[name].dtype)
         for node in nodes:
             print(node.label, flush=True)  # the last line of a process that died says where
-            node.run(buffers)
+            node.run(waves)
 
 
 def protect(address: int, size: int) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from dsv4_kernels.chains.pipeline import SEGMENTS
+from dsv4_kernels.segments import SEGMENTS
 from mutants.catalogue import MUTANTS
 from mutants.mutant import Mutant
 from mutants.trial import REPOSITORY, trials

@@ -5,7 +5,8 @@ import torch
 
 from adversary import SMALL, adversarial_inputs, healed
 from against import OUTPUTS, chain
-from dsv4_kernels.chains.pipeline import SCHEDULES, SEGMENTS
+from dsv4_kernels.chains.prefill import SCHEDULES
+from dsv4_kernels.segments import SEGMENTS
 from poison import BAND, SENTINELS, Poison, is_sentinel
 from reference.compare import compare
 
@@ -39,12 +40,13 @@ def launches(device):
     inputs.cmp_sparse_lens.fill_(inputs.cmp_sparse_indices.shape[1])
     found = {}
 
-    def executor(nodes, buffers):
+    def executor(nodes, waves):
         for node in nodes:
-            taken = node.inputs_of(buffers)
+            buffers, segment = waves[node.wave], SEGMENTS[node.name]
+            taken = segment.inputs_of(buffers)
             taken |= {name: buffers[name].clone() for name in node.updates}
-            node.run(buffers)
-            got = {name: buffer.clone() for name, buffer in node.outputs_of(buffers).items()}
+            node.run(waves)
+            got = {name: buffer.clone() for name, buffer in segment.outputs_of(buffers).items()}
             found[node.name] = taken, got
 
     poison = Poison(device)

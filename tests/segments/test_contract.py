@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import dsv4_kernels
-from dsv4_kernels import ContractError, device
+from dsv4_kernels import ContractError
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.inputs.prefill import make_inputs
 from dsv4_kernels.segments.gather_kv import GatherKvTiles
+from dsv4_kernels.segments.segment import Launch
 
 Arguments = dict[str, Any]
 
@@ -31,13 +32,13 @@ BF16, FP32, INT32, INT8 = torch.bfloat16, torch.float32, torch.int32, torch.int8
 
 # Tensors by name: shape in the letters of the messages, and dtype. Inputs first, then outputs.
 SLOTS = {
-    "cmp_sparse_indices": ("N K", INT32),
-    "cmp_sparse_lens": ("N", INT32),
-    "kv_overlay": ("T C", BF16),
     "ori_kv": ("ori_pages B C", BF16),
     "ori_block_table": ("ori_entries", INT32),
+    "kv_overlay": ("T C", BF16),
     "cmp_kv": ("cmp_pages B C", BF16),
     "cmp_block_table": ("cmp_entries", INT32),
+    "cmp_sparse_indices": ("N K", INT32),
+    "cmp_sparse_lens": ("N", INT32),
 }
 INPUTS: dict[str, dict[str, tuple[str, torch.dtype]]] = {
     "prefill_sparse_attn": {
@@ -126,13 +127,15 @@ def valid(op: str, dims: Dims = DIMS) -> Arguments:
             num_tokens=3,
             window=dims.window,
             wave_tokens=2,
+            waves_in_flight=1,
             schedule="decoupled",
             groups_per_launch=1,
         ),
         "gather_kv": dict(num_tokens=3, window=dims.window, first_token=FIRST),
         "column_bias": dict(num_tokens=3, window=dims.window, first_token=FIRST),
         "qk_softmax_pv": dict(softmax_scale=0.25),
-        "merge_norm": dict(groups=dims.groups, rope_dim=dims.rope_dim),
+        "merge_norm": dict(groups=2, rope_dim=dims.rope_dim, group_range=range(0, 1)),
+        "inverse_rope": dict(group_range=range(1, 2)),
         "proj_a": dict(group_range=range(1, 2)),
         "group_quant": dict(group_range=range(0, 1)),
         "proj_b": dict(group_range=range(0, 2)),
@@ -165,10 +168,10 @@ class Launched(AssertionError):
 
 @pytest.fixture(autouse=True)
 def no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    def on(tensor: torch.Tensor) -> NoReturn:
+    def run(launch: Launch, buffers: Any) -> NoReturn:
         raise Launched
 
-    monkeypatch.setattr(device, "on", on)
+    monkeypatch.setattr(Launch, "run", run)
 
 
 @dataclass(frozen=True)
@@ -305,6 +308,7 @@ def test_the_calls_are_the_signatures(op: str) -> None:
     code = getattr(dsv4_kernels, op).__code__
     taken = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
     assert taken - {"tiles", "executor"} == set(valid(op))
+    assert "tiles" in taken
 
 
 @pytest.mark.parametrize("wrong", list(wrong_tensors()))
@@ -323,6 +327,7 @@ def wrong_integers() -> Iterator[Any]:
         ("prefill_sparse_attn", "window", (-1, 2**30), f"in 0..{2**30 - 1}"),
         ("prefill_sparse_attn", "wave_tokens", (0, -128), ">= 1"),
         ("prefill_sparse_attn", "groups_per_launch", (0, -4), ">= 1"),
+        ("prefill_sparse_attn", "waves_in_flight", (0, -1), ">= 1"),
         ("merge_norm", "groups", (0, -2), ">= 1"),
         ("merge_norm", "rope_dim", (0, 1, 32), "in 2..16"),
     ]
@@ -334,6 +339,8 @@ def wrong_integers() -> Iterator[Any]:
         ]
     for op, name, outside, contract in bounds:
         for value in (*outside, *NOT_INTEGERS):
+            if value is None and name == "waves_in_flight":
+                continue  # the plan's choice
             wrong = Wrong(
                 op,
                 the(name, lambda _, value=value: value),
@@ -467,12 +474,12 @@ def wrong_sizes() -> Iterator[Any]:
         change = sized(op, **sizes)
         yield Wrong(op, change, ("o_packed",), r"\(H/G\)\*C", f"^G = {G}, J = {j}$")
 
-    for op in ("proj_a", "group_quant", "proj_b"):
+    for op in ("merge_norm", "inverse_rope", "proj_a", "group_quant", "proj_b"):
         for groups in (range(-1, 1), range(0, 3), range(2, 1), range(0, 2, 2), (0, 1), 1):
             change = the("group_range", lambda _, groups=groups: groups)
             inside, got = r"^a range of groups inside 0\.\.2$", f"^{re.escape(repr(groups))}$"
             yield Wrong(op, change, ("group_range",), inside, got)
-    for schedule in ("row", None, 3):
+    for schedule in ("row", None, 3, ["decoupled"]):
         change = the("schedule", lambda _, schedule=schedule: schedule)
         one_of, got = "^one of decoupled, row_barrier$", f"^{re.escape(repr(schedule))}$"
         yield Wrong(chain, change, ("schedule",), one_of, got)

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from against import check_segment, run_kernel
+from dsv4_kernels import ContractError, row_quant
 from dsv4_kernels.segments.row_quant import RowQuantTiles
 from reference.bounds import U
 
@@ -53,3 +54,10 @@ def test_tiles_change_no_bit(generator, device, poison):
     tiles = RowQuantTiles(block_t=8, block_r=64)
     got = run_kernel("row_quant", inputs, poison, tiles=tiles)
     assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+@pytest.mark.parametrize("shape", [(3, 0, 8), (3, 2, 0)])
+def test_a_row_of_no_columns_is_refused(shape, device):
+    match = r"`o_r` must be \[N, G, R\] with G\*R >= 1, got G\*R = 0"
+    with pytest.raises(ContractError, match=match):
+        row_quant(torch.empty(shape, device=device))

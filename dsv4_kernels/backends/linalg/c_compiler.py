@@ -17,7 +17,7 @@ from triton.runtime.cache import get_cache_manager
 
 from dsv4_kernels.backends.linalg import host
 from dsv4_kernels.backends.linalg.matmul import CHUNK
-from dsv4_kernels.device import MissingDependency
+from dsv4_kernels.backends.missing import MissingDependency
 
 _HERE = Path(__file__).parent
 RUNTIME = tuple(_HERE / name for name in ("runtime.c", "grid.c", "matmul.c"))

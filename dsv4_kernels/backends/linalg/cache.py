@@ -12,7 +12,7 @@ from pathlib import Path
 from triton.runtime import cache
 from triton.runtime.cache import FileCacheManager
 
-from dsv4_kernels.device import MissingDependency
+from dsv4_kernels.backends.missing import MissingDependency
 
 _DIGESTS = "sha256"  # of each file, beside Triton's own entry in the record of a group
 

@@ -11,13 +11,14 @@ import torch
 from rich.table import Table
 
 from dsv4_kernels import device as devices
-from dsv4_kernels.chains.pipeline import PIPELINE, Buffers, Node
-from dsv4_kernels.chains.prefill import prefill_sparse_attn
+from dsv4_kernels.buffers import Buffers
+from dsv4_kernels.chains.prefill import WAVE_TOKENS, prefill_sparse_attn, wave_nodes
 from dsv4_kernels.commands import terminal
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from dsv4_kernels.launcher.executors import Executor
-from dsv4_kernels.launcher.plan import WAVE_TOKENS
+from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.segments import SEGMENTS
 
 try:
     import reference
@@ -54,37 +55,40 @@ def demo(*, preset: str, layer: str, tokens: int, start: int, seed: int) -> bool
     inputs = make_inputs(
         PRESETS[preset], layer=layer, tokens=tokens, start=start, seed=seed, device=device
     )
-    rows = {node.name: Row() for node in PIPELINE}
+    names = [node.name for node in wave_nodes(PRESETS[preset], 1, groups_per_launch=10**9)]
+    rows = {name: Row() for name in names}
     codes: list[torch.Tensor] = []
     waves = -(-tokens // WAVE_TOKENS)
     with terminal.progress(console, words=32) as progress:
-        steps = progress.add_task("compiling and running", total=2 * waves * len(PIPELINE))
+        steps = progress.add_task("compiling and running", total=2 * waves * len(names))
 
         def step(text: str) -> None:
             progress.update(steps, description=text)
 
-        def first_run(nodes: Sequence[Node], buffers: Buffers) -> None:
+        def first_run(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
             for node in nodes:
                 step(f"compiling {node.name}")
-                node.run(buffers)
+                node.run(waves)
                 devices.synchronize(device)
                 progress.advance(steps)
 
-        def timed_run(nodes: Sequence[Node], buffers: Buffers) -> None:
+        def timed_run(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
             for node in nodes:
                 step(f"timing {node.name}")
+                buffers = waves[node.wave]
                 before = dict(buffers)
                 if node.updates:  # the reference needs what the kernel is about to change
                     before |= {name: buffers[name].clone() for name in node.updates}
                 devices.synchronize(device)
                 begin = time.perf_counter()
-                node.run(buffers)
+                node.run(waves)
                 devices.synchronize(device)
                 rows[node.name].seconds += time.perf_counter() - begin
                 step(f"checking {node.name}")
                 _check(node, before, buffers, rows[node.name])
                 progress.advance(steps)
-            codes.append(buffers["codes"].to("cpu", copy=True))
+                if "codes" in node.writes:
+                    codes.append(buffers["codes"].to("cpu", copy=True))
 
         _chain(inputs, first_run)
         begin = time.perf_counter()
@@ -121,8 +125,9 @@ def _chain(inputs: PrefillInputs, executor: Executor | None = None) -> torch.Ten
 
 def _check(node: Node, before: Buffers, after: Buffers, row: Row) -> None:
     """Judge what `node` wrote against its reference on the same inputs."""
-    written = node.outputs_of(after)
-    row.verdicts += compare(node.name, node.inputs_of(before), written)
+    segment = SEGMENTS[node.name]
+    written = segment.outputs_of(after)
+    row.verdicts += compare(node.name, segment.inputs_of(before), written)
     row.inputs = row.inputs or _shapes(node.reads, before)
     row.outputs = row.outputs or _shapes(tuple(written), after)
 

@@ -7,7 +7,7 @@ trace that Perfetto (ui.perfetto.dev) and chrome://tracing open.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,11 @@ import torch
 from rich.table import Table
 
 from dsv4_kernels import device as devices
-from dsv4_kernels.chains.pipeline import GROUPS_PER_LAUNCH, LANES, SCHEDULES
+from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, SCHEDULES, PrefillSparseAttn
 from dsv4_kernels.commands import terminal
 from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.inputs.prefill import make_inputs
-from dsv4_kernels.launcher.clocks import Timeline, record
+from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
+from dsv4_kernels.launcher.clocks import EventClock, HostClock, Timeline, lanes
 
 RUNS = 5  # of which the one with the median makespan is shown
 
@@ -69,23 +69,24 @@ def swimlane(
 
 
 def verdict(timelines: Sequence[Timeline], device: torch.device) -> str:
-    """The ratio of the two makespans, and what it is worth on `device`."""
-    first, second = timelines
+    """The ratio of every makespan to the last schedule's, and what it is worth on `device`."""
+    *others, base = timelines
     worth = (
         "launches run one after the other, each on all cores: the ratio says nothing about "
         "overlap on an NPU"
         if devices.stream_api(device) is None
         else "a stream per lane, timed by events"
     )
-    return (
-        f"makespan {first.schedule} / {second.schedule}: {first.makespan / second.makespan:.3f}, "
-        f"medians of {RUNS} runs; {worth}"
+    ratios = ", ".join(
+        f"{timeline.schedule} / {base.schedule}: {timeline.makespan / base.makespan:.3f}"
+        for timeline in others
     )
+    return f"makespan {ratios}, medians of {RUNS} runs; {worth}"
 
 
 def trace(timelines: Sequence[Timeline], title: str) -> dict[str, Any]:
     """Chrome's trace format: a process per schedule, a thread per lane, microseconds."""
-    threads = {lane: tid for tid, lane in enumerate(LANES.values(), start=1)}
+    threads = {lane: tid for tid, lane in enumerate(lanes(timelines), start=1)}
     events: list[dict[str, Any]] = []
     for pid, timeline in enumerate(timelines, start=1):  # 0 is Linux's idle process
         name = f"{timeline.schedule}: {_milliseconds(timeline.makespan)}"
@@ -131,3 +132,48 @@ def _table(timeline: Timeline) -> Table:
 
 def _milliseconds(microseconds: float) -> str:
     return f"{microseconds / 1e3:.3f} ms"
+
+
+def record(
+    inputs: PrefillInputs,
+    schedules: Iterable[str],
+    groups_per_launch: int,
+    runs: int,
+    after_each: Callable[[], None],
+) -> list[Timeline]:
+    """Of every schedule, the run of median makespan out of `runs`, behind one that compiles.
+
+    The schedules take turns, so that a device that slows down slows them alike. Runs are queued
+    without a wait in between, which lets the host get ahead of the device.
+
+    Args:
+        inputs: at least one live token; they run as one wave.
+        schedules, groups_per_launch: as for PrefillSparseAttn.
+        runs: an odd number, so that the median is one of them.
+        after_each: called after every run, those that compile included.
+    """
+    device, api = inputs.q.device, devices.stream_api(inputs.q.device)
+    clocks: dict[str, HostClock | EventClock] = {}
+    plans = []
+    for schedule in schedules:
+        clocks[schedule] = HostClock() if api is None else EventClock(device, api)
+        plan = PrefillSparseAttn(
+            *inputs.args(),
+            window=inputs.window,
+            wave_tokens=inputs.q.shape[0],
+            schedule=schedule,
+            groups_per_launch=groups_per_launch,
+            executor=clocks[schedule],
+        )
+        plans.append(plan)
+    for run in range(1 + runs):
+        for plan in plans:
+            plan.run(*inputs.args())
+            after_each()
+        if run == 0:
+            devices.synchronize(device)
+    medians = []
+    for schedule, clock in clocks.items():
+        timelines = [Timeline(schedule, launches) for launches in clock.read()[1:]]
+        medians.append(sorted(timelines, key=lambda timeline: timeline.makespan)[runs // 2])
+    return medians

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dsv4_kernels.chains.pipeline import LANES, SEGMENTS
 from dsv4_kernels.device import MissingDependency
-from dsv4_kernels.launcher.clocks import Launch, Timeline
+from dsv4_kernels.launcher.clocks import Span, Timeline, lanes
+from dsv4_kernels.segments import SEGMENTS
 
 try:
     from matplotlib import colormaps
@@ -20,9 +20,8 @@ except ImportError as error:
     ) from error
 
 _INK, _GRID, _LANE, _CRITICAL = "#222222", "#e4e4e4", "#f6f6f4", "#111111"
-# Pastels, which carry dark text: twelve for eleven segments.
-_COLOURS = dict(zip(SEGMENTS, (colormaps["Set3"](i) for i in range(12)), strict=False))
-_ROWS = {lane: row for row, lane in enumerate(LANES.values())}
+# Pastels, which carry dark text; with more than twelve segments some share one, told by labels.
+_COLOURS = {name: colormaps["Set3"](place % 12) for place, name in enumerate(SEGMENTS)}
 _BAR = 0.66  # of a row's height
 _MARGIN = 1.08  # of the makespan, so that the last bar may have its label to the right
 _CHARACTER = 0.0055  # of the time axis, at a font size of 8: 4.2 points of about 770
@@ -33,8 +32,9 @@ def draw(timelines: Sequence[Timeline], title: str, caption: str, file: str) -> 
     figure = Figure(figsize=(14, 1.9 + 2 * len(timelines)), layout="constrained")
     panels = figure.subplots(len(timelines), sharex=True, squeeze=False)[:, 0]
     span = max(timeline.makespan for timeline in timelines) / 1e3 * _MARGIN
+    rows = {lane: row for row, lane in enumerate(lanes(timelines))}
     for axes, timeline in zip(panels, timelines, strict=True):
-        _panel(axes, timeline, span)
+        _panel(axes, timeline, span, rows)
     panels[-1].set_xlim(0, span)
     panels[-1].set_xlabel("milliseconds", color=_INK)
     figure.suptitle(title, x=0.008, ha="left", fontsize=14, fontweight="bold", color=_INK)
@@ -46,9 +46,9 @@ def draw(timelines: Sequence[Timeline], title: str, caption: str, file: str) -> 
     figure.savefig(file, format="png", dpi=150)
 
 
-def _panel(axes: Axes, timeline: Timeline, span: float) -> None:
+def _panel(axes: Axes, timeline: Timeline, span: float, rows: Mapping[str, int]) -> None:
     for place, launch in enumerate(timeline.launches):
-        row, colour = _ROWS[launch.node.lane], _COLOURS[launch.node.name]
+        row, colour = rows[launch.node.lane], _COLOURS[launch.node.name]
         bar: dict[str, Any] = dict(
             width=launch.duration / 1e3, left=launch.begin / 1e3, height=_BAR
         )
@@ -56,7 +56,7 @@ def _panel(axes: Axes, timeline: Timeline, span: float) -> None:
             axes.barh(row, **bar, facecolor=_CRITICAL, edgecolor=_CRITICAL, linewidth=4, zorder=2)
         edge = [0.75 * channel for channel in colour[:3]]
         axes.barh(row, **bar, facecolor=colour, edgecolor=edge, linewidth=0.8, zorder=3)
-    for lane, row in _ROWS.items():
+    for lane, row in rows.items():
         on_lane = [launch for launch in timeline.launches if launch.node.lane == lane]
         for x, text, align in _labels(on_lane, span):
             axes.text(x, row, text, ha=align, va="center", fontsize=8, color=_INK, zorder=4)
@@ -65,15 +65,15 @@ def _panel(axes: Axes, timeline: Timeline, span: float) -> None:
     axes.axvline(makespan, color=_INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     heading = f"{timeline.schedule}: {makespan:.3f} ms"
     axes.set_title(heading, loc="left", fontsize=11, color=_INK)
-    axes.set_yticks([*_ROWS.values()], [*_ROWS])
-    axes.set_ylim(len(_ROWS) - 0.5, -0.5)
+    axes.set_yticks([*rows.values()], [*rows])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.tick_params(length=0, labelcolor=_INK)
     axes.grid(axis="x", color=_GRID)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
 
 
-def _labels(launches: Sequence[Launch], span: float) -> Iterator[tuple[float, str, str]]:
+def _labels(launches: Sequence[Span], span: float) -> Iterator[tuple[float, str, str]]:
     """Position, text and alignment of a lane's labels.
 
     A label is on its bar where it fits, in one line or two; otherwise to the right of it, together

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 
-from dsv4_kernels.costs import segment_cost
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend.compiler import Launch
 from dsv4_kernels.gates.ascend.counts import Counts, count
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk
 from dsv4_kernels.gates.ascend.memory import Plan, read_plan
 from dsv4_kernels.gates.chunk import Compiled
+from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.proj_a import ProjATiles
 from dsv4_kernels.segments.tiles import Budget
 
@@ -110,7 +110,7 @@ def count_launch(compiled: Compiled[Launch]) -> Counts:
 def _minimum_bytes(compiled: Compiled[Launch]) -> int:
     arguments = compiled.launch.arguments.items()
     tensors = {k.removesuffix("_ptr"): v for k, v in arguments if isinstance(v, torch.Tensor)}
-    return segment_cost(compiled.segment, tensors).bytes
+    return SEGMENTS[compiled.segment].cost(tensors).bytes
 
 
 def a_k_tile_facts(part: str, preset: str) -> list[dict[str, Any]]:

@@ -33,14 +33,14 @@ MUTANTS = (
     ),
     mutant(
         "an integer may be one too large",
-        "fits and (high is None or value <= high)",
-        "fits and (high is None or value <= high + 1)",
+        "(high is None or number <= high)",
+        "(high is None or number <= high + 1)",
         killed_by="test_wrong_integer",
     ),
     mutant(
         "a range of groups may end behind the last",
-        "0 <= groups.start <= groups.stop <= G",
-        "0 <= groups.start <= groups.stop <= G + 1",
+        "0 <= self.groups.start <= self.groups.stop <= G",
+        "0 <= self.groups.start <= self.groups.stop <= G + 1",
         killed_by="test_wrong_sizes",
     ),
 )

@@ -77,8 +77,8 @@ MUTANTS = (
     ),
     mutant(
         "a launch goes on to the last group",
-        "N, first_group, group_count, G=G",
-        "N, first_group, G - first_group, G=G",
+        "N, groups.start, len(groups)",
+        "N, groups.start, G - groups.start",
         killed_by=SOME_GROUPS,
     ),
 )

@@ -16,13 +16,13 @@ BF16_P = "tl.dot(p.to(tl.bfloat16), kv)"
 MUTANTS = (
     mutant(
         "scores ten times as large",
-        "float(scale), N, NB",
-        "10.0 * float(scale), N, NB",
+        'contract["softmax_scale"], N, NB',
+        '10.0 * contract["softmax_scale"], N, NB',
         killed_by="test_against_reference[64-2-8]",
     ),
     mutant(
         "scores of zero",
-        "float(scale), N, NB",
+        'contract["softmax_scale"], N, NB',
         "0.0, N, NB",
         killed_by="test_against_reference[64-2-8]",
     ),

@@ -138,14 +138,14 @@ MUTANTS = (
     ),
     mutant(
         "an empty table is read where it is not",
-        "return tensor if tensor.numel() else stand_in",
-        "return tensor",
+        'return f"{name}_block_table" if contract[f"{name}_entries"] else "cmp_sparse_lens"',
+        'return f"{name}_block_table"',
         killed_by="test_empty_tables_and_pools[0-0]",
     ),
     mutant(
         "a K of whole blocks gets one more",
-        '-(-contract["K"] // BLOCK_COLUMNS) * BLOCK_COLUMNS',
-        '(contract["K"] // BLOCK_COLUMNS + 1) * BLOCK_COLUMNS',
+        "-(-K // BLOCK_COLUMNS) * BLOCK_COLUMNS",
+        "(K // BLOCK_COLUMNS + 1) * BLOCK_COLUMNS",
         killed_by="test_bytes[5-128-0]",
     ),
     mutant(
