@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -41,6 +42,17 @@ def double(shift: int = 0) -> bool:
     x = torch.arange(8)
     launch(_double_kernel, (1,), x, SHIFT=shift)
     return torch.equal(x, 2 * torch.arange(8) + shift)
+
+
+def refusal(shift: int = 0) -> str:
+    """What a launch says that must be refused in one sentence."""
+    try:
+        double(shift)
+    except MissingDependency as error:
+        return str(error)
+    except Exception as error:
+        return f"another exception: {type(error).__name__}"
+    return "launched"
 
 
 @pytest.fixture
@@ -135,8 +147,7 @@ SENTENCE = (
 def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    with pytest.raises(MissingDependency, match=SENTENCE):
-        double()
+    assert re.search(SENTENCE, refusal())
 
 
 def test_a_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,8 +155,7 @@ def test_a_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
     monkeypatch.delenv("TRITON_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    with pytest.raises(MissingDependency, match=SENTENCE):
-        double()
+    assert re.search(SENTENCE, refusal())
 
 
 @pytest.mark.usefixtures("cache")
@@ -154,8 +164,7 @@ def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(MissingDependency, match=SENTENCE):
-        double()
+    assert re.search(SENTENCE, refusal())
 
 
 # -- C compilers
@@ -174,7 +183,7 @@ def test_cc_is_used_with_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyP
     script, notes = compiler_that_notes(tmp_path)
     monkeypatch.setenv("CC", f"{script} -DMINE=1")
     assert double()
-    calls = notes.read_text().splitlines()
+    calls = notes.read_text().splitlines() if notes.exists() else []
     assert len(calls) == 2  # the runtime, and the kernel's link
     assert all(call.startswith("-DMINE=1 ") for call in calls)
 
@@ -195,14 +204,9 @@ def test_without_a_compiler_a_compiled_kernel_runs(monkeypatch: pytest.MonkeyPat
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", "/nonexistent")
     assert double()
-    message = (
-        r"compiled for the CPU with the system's C compiler: install gcc, or name another in CC"
-    )
-    with pytest.raises(MissingDependency, match=message):
-        double(shift=1)
+    assert refusal(shift=1).endswith("C compiler: install gcc, or name another in CC")
     monkeypatch.setenv("CC", "no-such-cc -O9")
-    with pytest.raises(MissingDependency, match=r"^CC=no-such-cc -O9 names no program"):
-        double(shift=1)
+    assert refusal(shift=1) == "CC=no-such-cc -O9 names no program that is there"
 
 
 def test_a_process_without_a_compiler_launches_what_is_compiled(cache: Path) -> None:

@@ -19,7 +19,7 @@ MUTANTS = (
             f"{name} is not in the key",
             SOURCES,
             f'{SOURCES} and p.name != "{name}"',
-            killed_by="test_what_was_compiled_by_other_code_is_stale",
+            killed_by=f"test_what_was_compiled_by_other_code_is_stale[{name}]",
         )
         for name in ("lowering.py", "matmul.py", "runtime.c", "matmul.h", "grid.c")
     ),
@@ -33,7 +33,7 @@ MUTANTS = (
         "the front half is not in the key",
         "for source in (Path(__file__), *self.sources):",
         "for source in self.sources:",
-        killed_by="test_what_was_compiled_by_other_code_is_stale",
+        killed_by="test_what_was_compiled_by_other_code_is_stale[front_half.py]",
     ),
     front_half(
         "the Ascend compiler's version is not in the key",
@@ -57,13 +57,13 @@ MUTANTS = (
         "only sizes of files are looked at",
         "hashlib.sha256(Path(path).read_bytes()).hexdigest()",
         "str(Path(path).stat().st_size)",
-        killed_by="test_a_damaged_kernel_is_compiled_again",
+        killed_by="test_a_damaged_kernel_is_compiled_again[_double_kernel.so-scramble]",
     ),
     cache(
         "a damaged file is handed out",
         "return group if as_written else None",
         "return group",
-        killed_by="test_a_damaged_runtime_is_compiled_again",
+        killed_by="test_a_damaged_runtime_is_compiled_again[runtime.o-empty]",
     ),
     cache(
         "Triton's own records are not read",
@@ -93,6 +93,6 @@ MUTANTS = (
         "a header is not in the runtime's key",
         "for source in (*RUNTIME, *_INCLUDED):",
         "for source in RUNTIME:",
-        killed_by="test_a_runtime_of_other_code_is_stale",
+        killed_by="test_a_runtime_of_other_code_is_stale[matmul.h]",
     ),
 )
