@@ -11,8 +11,6 @@ grid = partial(Mutant, file=f"{LINALG}/grid.c", tests=PROCESSES)
 copies = partial(Mutant, file=f"{LINALG}/runtime.c", tests=BACKEND)
 driver = partial(Mutant, file=f"{LINALG}/driver.py", tests=BACKEND)
 signature = partial(Mutant, file=f"{LINALG}/signature.py", tests=BACKEND)
-lowering = partial(Mutant, file=f"{LINALG}/lowering.py", tests=BACKEND)
-backend = partial(Mutant, file=f"{LINALG}/backend.py", tests=BACKEND)
 devices = partial(Mutant, file="dsv4_kernels/device/__init__.py", tests=PROCESSES)
 
 MUTANTS = (
@@ -58,12 +56,6 @@ MUTANTS = (
         "1)",
         killed_by=f"{PROCESSES}::test_as_many_programs_at_a_time_as_threads",
     ),
-    driver(
-        "constants are passed as well",
-        "if name not in source.constants]",
-        "if name]",
-        killed_by="test_an_integer_of_one_shifts_no_other",
-    ),
     signature(
         "64-bit integers are cut",
         '"i64": (ctypes.c_int64, "int64_t")',
@@ -75,20 +67,6 @@ MUTANTS = (
         'for three in ("size", "program")',
         'for three in ("program", "size")',
         killed_by="test_each_program_runs_once",
-    ),
-    lowering(
-        "products may be fused with additions",
-        'llvm.optimize_module(module, llvm.OPTIMIZE_O3, target.name, "", [], False)\n'
-        '    code = llvm.translate_to_asm(str(module), target.triple, target.name, "", [], False, ',
-        'llvm.optimize_module(module, llvm.OPTIMIZE_O3, target.name, "", [], True)\n'
-        '    code = llvm.translate_to_asm(str(module), target.triple, target.name, "", [], True, ',
-        killed_by="test_a_product_is_rounded_before_it_is_added",
-    ),
-    lowering(
-        "bf16 is rounded by a call whose convention depends on the host",
-        '    "--arith-expand=include-bf16=true",\n',
-        '    "--arith-expand",\n',
-        killed_by="test_fp32_to_bf16_rounds_to_nearest_even",
     ),
     devices(
         "a fork does not wait",

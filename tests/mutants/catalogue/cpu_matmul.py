@@ -21,7 +21,7 @@ MUTANTS = (
     loops(
         "a block of zeros is never multiplied",
         "zero[i / ROWS] && finite ? 0 : length",
-        "zero[i / ROWS] ? 0 : length",
+        "zero[i / ROWS] && (finite || 1) ? 0 : length",
         killed_by="test_zero_rows",
     ),
     loops(
