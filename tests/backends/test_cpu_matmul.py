@@ -328,10 +328,11 @@ def test_int8_of_any_size(
 @pytest.mark.parametrize("zero", [0.0, -0.0])
 @pytest.mark.parametrize("b_value", [1.0, -1.0, torch.inf, -torch.inf, torch.nan, 3e38])
 @pytest.mark.parametrize("where", [0, 130, 299], ids="k = {}".format)
-def test_zero_rows(zero: float, b_value: float, where: int, matmul: Matmul) -> None:
+@pytest.mark.parametrize("flip", [False, True], ids=["rows", "columns"])
+def test_zero_rows(zero: float, b_value: float, where: int, flip: bool, matmul: Matmul) -> None:
     """Zero times a number that is not finite is NaN; -0 plus a sum of zeros is +0."""
     a = torch.full((14, 300), zero).bfloat16()
-    b = torch.ones(300, 40).bfloat16()
+    b = torch.ones(40, 300).bfloat16().T if flip else torch.ones(300, 40).bfloat16()
     b[where, 33] = b_value
     a[13, 5] = 2.0  # not a row of zeros
     acc = torch.full((14, 40), -0.0)
