@@ -286,22 +286,28 @@ def prefill_sparse_attn(
 
 def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any], known: Mapping[str, Any]) -> Buffers:
     """The arguments by name, pools without the dimension of the one KV head."""
-    contract = Contract("prefill_sparse_attn")
+    if len(args) == len(ARGUMENTS) and not kwargs:
+        arguments = dict(zip(ARGUMENTS, args, strict=True))
+    else:
+        arguments = _by_name(args, kwargs, known)
+    for name in ("ori_kv", "cmp_kv"):
+        pool = arguments[name]
+        if isinstance(pool, torch.Tensor) and pool.dim() == 4 and pool.shape[2] == 1:
+            arguments[name] = pool.squeeze(2)  # [pages, B, 1, C]; others are for the checks
+    return arguments
+
+
+def _by_name(args: tuple[Any, ...], kwargs: Mapping[str, Any], known: Mapping[str, Any]) -> Buffers:
     given = dict(zip(ARGUMENTS, args, strict=False))
     twice = sorted(given.keys() & kwargs.keys())
     unknown = sorted(kwargs.keys() - {*ARGUMENTS})
     arguments = {**known, **given, **kwargs}
     missing = [name for name in ARGUMENTS if name not in arguments]
-    wrong = len(args) > len(ARGUMENTS) or twice or unknown or missing
-    if wrong:
+    if len(args) > len(ARGUMENTS) or twice or unknown or missing:
         what = f"{len(args)} by place"
         for word, names in (("twice", twice), ("unknown", unknown), ("missing", missing)):
             what += f", {word}: {', '.join(names)}" if names else ""
-        contract.require(
+        Contract("prefill_sparse_attn").require(
             False, "args", f"{len(ARGUMENTS)} arguments, {ARGUMENTS[0]} to {ARGUMENTS[-1]}", what
         )
-    for name in ("ori_kv", "cmp_kv"):
-        pool = arguments[name]
-        if isinstance(pool, torch.Tensor) and pool.dim() == 4 and pool.shape[2] == 1:
-            arguments[name] = pool.squeeze(2)  # [pages, B, 1, C]; others are for the checks
     return {name: arguments[name] for name in ARGUMENTS}

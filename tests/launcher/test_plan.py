@@ -488,6 +488,7 @@ def test_a_run_checks_no_tensor_again(device, seed, monkeypatch):
     inputs = make_inputs(SMALL, tokens=10, start=40, seed=seed, device=device)
     plan = plan_of(inputs, wave_tokens=4)
     out = plan.run(*inputs.args()).clone()
+    plan.run(*inputs.args(), out=torch.empty_like(out))
 
     def tensor(self, argument, *rest):
         raise AssertionError(f"checked {argument}")
