@@ -35,7 +35,7 @@ WAVE_TOKENS = 128
 # 4 leaves FLASH two chunks and PRO four, enough for proj_b to overlap the next chunk's proj_a.
 GROUPS_PER_LAUNCH = 4
 
-SCHEDULES = tuple(projection_forms.FORMS)
+SCHEDULES = projection_forms.FORMS  # by name; the first is the default
 
 
 class PrefillChain:
@@ -58,14 +58,14 @@ class PrefillChain:
         self,
         *,
         window: int = 128,
-        schedule: str = SCHEDULES[0],
+        schedule: str = "decoupled",
         attention: str = "fused",
         groups_per_launch: int = GROUPS_PER_LAUNCH,
         tiles: Mapping[str, Tiles] | None = None,
     ) -> None:
         contract = Contract(self.op)
         contract.one_of("schedule", schedule, SCHEDULES)
-        contract.one_of("attention", attention, tuple(attention_forms.FORMS))
+        contract.one_of("attention", attention, attention_forms.FORMS)
         self._window = window
         self._forms = attention_forms.FORMS[attention], projection_forms.FORMS[schedule]
         self._groups_per_launch = contract.integer("groups_per_launch", groups_per_launch, 1)
@@ -163,7 +163,7 @@ class PrefillSparseAttn:
         window: int = 128,
         wave_tokens: int = WAVE_TOKENS,
         waves_in_flight: int | None = None,
-        schedule: str = SCHEDULES[0],
+        schedule: str = "decoupled",
         groups_per_launch: int = GROUPS_PER_LAUNCH,
         executor: Executor | None = None,
         tiles: Mapping[str, Tiles] | None = None,
@@ -242,7 +242,7 @@ def prefill_sparse_attn(
     out: torch.Tensor | None = None,
     wave_tokens: int = WAVE_TOKENS,
     waves_in_flight: int | None = None,
-    schedule: str = SCHEDULES[0],
+    schedule: str = "decoupled",
     groups_per_launch: int = GROUPS_PER_LAUNCH,
     executor: Executor | None = None,
     tiles: Mapping[str, Tiles] | None = None,
