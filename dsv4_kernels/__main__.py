@@ -73,6 +73,10 @@ def _graph(parser: argparse.ArgumentParser) -> None:
         "--groups", type=_positive, default=PRESETS["FLASH"].groups, metavar="G", help="as FLASH's"
     )
     _groups_per_launch(parser)
+    parser.add_argument(
+        "--overlap", action="store_true", help="what may run at a time, for both presets"
+    )
+    parser.add_argument("--markdown", dest="as_markdown", action="store_true")
 
 
 def _ascend(parser: argparse.ArgumentParser) -> None:

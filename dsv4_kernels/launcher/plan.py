@@ -23,6 +23,7 @@ from dsv4_kernels.launcher import executors
 from dsv4_kernels.launcher.binding import Binding, Signature, views
 from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.launcher.order import in_order_of_issue
 from dsv4_kernels.launcher.turns import Turns
 
 # Shapes of pools, tables and K that a plan remembers what it bound for: a server alternates between
@@ -92,7 +93,9 @@ class Plan:
         self.waves_in_flight = min(waves_in_flight or (2 if self._api else 1), max(waves, 1))
         whole = min(self._wave_tokens, self._sizes["T"])
         self.nodes = chain.nodes({**self._sizes, "N": whole})
-        self._executor = executor or executors.default(self.device)
+        # Waves always overlap: each has a gather that waits for no projection.
+        serial = in_order_of_issue(self.nodes) if waves <= 1 else None
+        self._executor = executor or executors.default(self.device, serial)
         with torch.inference_mode(False):  # memory for runs in any mode
             self._memory = self._allocate()
         self._turns = Turns(self.device, self._api)
