@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
@@ -18,11 +19,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dsv4_kernels.backends.missing import MissingDependency
 from dsv4_kernels.device import cpu, cuda, npu
-from dsv4_kernels.device.target import MissingDependency, Target
+from dsv4_kernels.device.target import Target
 
 __all__ = ["MissingDependency", "Target"]
 
+_CPU = torch.device("cpu")
 _FAMILIES: dict[str, ModuleType] = {"npu": npu, "cuda": cuda, "cpu": cpu}  # the best first
 
 
@@ -138,6 +141,14 @@ class launching:  # noqa: N801
         _DRIVER.leave()
         self._lock.release()
 
+    def lose_other_threads(self) -> None:
+        """In a forked process, where only the thread that forked goes on."""
+        self._changed = threading.Condition()
+        me, had = threading.get_ident(), bool(self._holders)
+        self._holders = [thread for thread in self._holders if thread == me]
+        if had and not self._holders:
+            require_triton().runtime.driver.set_active(self._before)
+
 
 def _driver(device: torch.device) -> Any:
     family = _FAMILIES.get(device.type)
@@ -155,6 +166,27 @@ def _lock(device: torch.device) -> Any:
 def exclusively(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Inside, no other thread launches on `device`: runs do not mix their launches and events."""
     return _lock(device)
+
+
+def _before_fork() -> None:
+    """A fork waits for the CPU launches of other threads and for what they compile: the child has
+    neither those threads nor a compiler in a state to go on."""
+    _lock(_CPU).acquire()
+
+
+def _after_fork() -> None:
+    _lock(_CPU).release()
+
+
+def _after_fork_in_child() -> None:
+    _after_fork()
+    _lock.cache_clear()
+    _active.lose_other_threads()
+
+
+os.register_at_fork(
+    before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child
+)
 
 
 def current(device: torch.device) -> contextlib.AbstractContextManager[Any]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib.util
-import shutil
 from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
-from dsv4_kernels.device.target import MissingDependency, Target
+from dsv4_kernels.backends.missing import MissingDependency
+from dsv4_kernels.device.target import Target
 
 NOTHING = contextlib.nullcontext()
 
@@ -26,12 +26,11 @@ def driver(triton: Any) -> Any:
     """The driver of `backends/linalg`. MissingDependency where what it needs is not installed."""
     needs = {"triton.backends.ascend": "triton-ascend", "ascendnpuir": "ascendnpu-ir"}
     missing = [name for module, name in needs.items() if importlib.util.find_spec(module) is None]
-    missing += ["gcc"] if shutil.which("gcc") is None else []
     if missing:
         raise MissingDependency(
             f"CPU tensors need {' and '.join(missing)} (the kernels run there as the code of the "
             "Ascend compiler's front half): pip install 'dsv4-kernels[cpu]' in an environment "
-            "without upstream triton, and the system's C compiler"
+            "without upstream triton"
         )
     from dsv4_kernels.backends import linalg
 

@@ -8,10 +8,6 @@ from typing import Literal
 Cores = Literal["cube", "vector"]
 
 
-class MissingDependency(ImportError):
-    """Something that is not installed is needed; the message says what and how to get it."""
-
-
 @dataclass(frozen=True)
 class Target:
     """A device by its family, and how many programs a persistent grid should have there."""

@@ -1,4 +1,4 @@
-"""Triton on a CPU: launches, rounding, order of additions, errors, the cache of compiled kernels.
+"""Triton on a CPU: arguments, rounding, grids, errors.
 
 The kernels here are this file's own, in plain `tl`: what holds for them holds for the segments.
 """
@@ -9,31 +9,22 @@ The kernels here are this file's own, in plain `tl`: what holds for them holds f
 
 from __future__ import annotations
 
-import hashlib
-import os
 import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import on_cpu
 import pytest
 import torch
 import triton
 import triton.language as tl
+from on_cpu import compilation_error, launch
 
 from dsv4_kernels import device as devices
 
-pytestmark = pytest.mark.skipif(
-    devices.best().type != "cpu", reason="the CPU backend is for machines without an accelerator"
-)
-
-
-def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **sizes: Any) -> None:
-    with devices.on(torch.empty(0)):
-        kernel[grid](*arguments, **sizes)
+pytestmark = on_cpu.only
 
 
 @pytest.fixture
@@ -156,19 +147,6 @@ def _scalar_multiply_add_kernel(a_ptr, b_ptr, c_ptr, y_ptr, n):
         tl.store(y_ptr + i, tl.load(a_ptr + i) * tl.load(b_ptr + i) + tl.load(c_ptr + i))
 
 
-@triton.jit
-def _matmul_kernel(a_ptr, b_ptr, c_ptr, K, M: tl.constexpr, N: tl.constexpr, K_TILE: tl.constexpr):
-    m = tl.arange(0, M)[:, None]
-    n = tl.arange(0, N)[None, :]
-    k = tl.arange(0, K_TILE)
-    acc = tl.zeros((M, N), c_ptr.dtype.element_ty)
-    for k0 in range(0, K, K_TILE):
-        a = tl.load(a_ptr + m * K + (k0 + k)[None, :])
-        b = tl.load(b_ptr + (k0 + k)[:, None] * N + n)
-        acc = tl.dot(a, b, acc, out_dtype=c_ptr.dtype.element_ty)
-    tl.store(c_ptr + m * N + n, acc)
-
-
 def cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     y = torch.full(x.shape, 77, dtype=dtype)
     launch(_cast_kernel, (triton.cdiv(x.numel(), 4096),), x, y, x.numel(), BLOCK=4096)
@@ -221,55 +199,6 @@ def test_a_product_is_rounded_before_it_is_added(generator: torch.Generator) -> 
     y = torch.full_like(a, torch.nan)
     launch(_scalar_multiply_add_kernel, (1,), a, b, c, y, len(a))
     assert torch.equal(y, want)
-
-
-@pytest.mark.parametrize("k_tile", [16, 64, 128, 256, 512])
-def test_a_matmul_adds_chunk_by_chunk(k_tile: int, generator: torch.Generator) -> None:
-    """Products are summed exactly within a chunk, chunks in fp32 in ascending order."""
-    from dsv4_kernels.backends.linalg.matmul import CHUNK
-
-    M, K, N = 16, 1024, 32
-    a = torch.randn(M, K, generator=generator).to(torch.bfloat16)
-    b = torch.randn(K, N, generator=generator).to(torch.bfloat16)
-    chunk = min(CHUNK, k_tile)
-
-    def summed(starts: list[int]) -> torch.Tensor:
-        total = torch.zeros(M, N)
-        for k in starts:
-            partial = a[:, k : k + chunk].double() @ b[k : k + chunk].double()
-            total = total + partial.float()
-        return total
-
-    starts = list(range(0, K, chunk))
-    want = summed(starts)
-    assert not torch.equal(want, summed(starts[::-1])), "these inputs cannot tell the order"
-    c = torch.full((M, N), torch.nan)
-    launch(_matmul_kernel, (1,), a, b, c, K, M=M, N=N, K_TILE=k_tile)
-    assert torch.equal(c, want)
-
-
-def test_the_tile_of_a_matmul_changes_no_bit(generator: torch.Generator) -> None:
-    M, K, N = 16, 1024, 32
-    a = torch.randn(M, K, generator=generator).to(torch.bfloat16)
-    b = torch.randn(K, N, generator=generator).to(torch.bfloat16)
-    tiles = (128, 256, 512)  # the sweep of proj_a's A_K_TILE
-    c = torch.full((len(tiles), M, N), torch.nan)
-    for out, k_tile in zip(c, tiles, strict=True):
-        launch(_matmul_kernel, (1,), a, b, out, K, M=M, N=N, K_TILE=k_tile)
-    assert torch.equal(c, c[:1].expand_as(c))
-    torch.testing.assert_close(c[0].double(), a.double() @ b.double(), rtol=1e-5, atol=1e-4)
-
-
-@pytest.mark.parametrize("k_tile", [16, 64, 128])
-def test_an_int8_matmul_is_exact(k_tile: int, generator: torch.Generator) -> None:
-    M, K, N = 16, 256, 32
-    a = torch.randint(-128, 128, (M, K), generator=generator, dtype=torch.int8)
-    b = torch.randint(-128, 128, (K, N), generator=generator, dtype=torch.int8)
-    a[0], b[:, 0] = -128, -128  # the largest sum there is
-    c = torch.full((M, N), -1, dtype=torch.int32)
-    launch(_matmul_kernel, (1,), a, b, c, K, M=M, N=N, K_TILE=k_tile)
-    assert torch.equal(c, (a.long() @ b.long()).int())
-    assert c[0, 0] == 128 * 128 * K
 
 
 # -- grids
@@ -359,13 +288,6 @@ def _wrong_linalg_kernel(y_ptr):
     tl.store(y_ptr, 3.0)
 
 
-def compilation_error() -> type[Exception]:
-    """What triton-ascend wraps an error of a stage in; upstream Triton has no such class."""
-    from triton.compiler.errors import MLIRCompilationError
-
-    return MLIRCompilationError
-
-
 @pytest.mark.usefixtures("empty_cache")
 def test_an_error_of_bishengir_opt_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
     from dsv4_kernels.backends.linalg import lowering
@@ -381,22 +303,13 @@ def test_an_error_of_bishengir_opt_says_where(monkeypatch: pytest.MonkeyPatch) -
     assert y == 1
 
 
-def test_a_matmul_that_cannot_be_lowered_says_which(generator: torch.Generator) -> None:
-    a, b = torch.randn(2, 16, 16, generator=generator)
-    c = torch.full((16, 16), 77.0)
-    where = "kernel `_matmul_kernel`, stage `llvm_dialect`: .*linalg.matmul"
-    with pytest.raises(compilation_error(), match=where):
-        launch(_matmul_kernel, (1,), a, b, c, 16, M=16, N=16, K_TILE=16)
-    assert (c == 77).all()
-
-
 @pytest.mark.usefixtures("empty_cache")
 def test_an_error_of_gcc_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dsv4_kernels.backends.linalg import lowering
+    from dsv4_kernels.backends.linalg import c_compiler
 
     source = tmp_path / "runtime.c"
     source.write_text("int broken(void) { return undeclared; }\n")
-    monkeypatch.setattr(lowering, "RUNTIME", source)
+    monkeypatch.setattr(c_compiler, "RUNTIME", (source,))
     where = r"kernel `_wrong_runtime_kernel`, stage `so`: (.|\n)*undeclared"
     with pytest.raises(compilation_error(), match=where):
         launch(_wrong_runtime_kernel, (1,), torch.zeros(1))
@@ -434,71 +347,3 @@ def test_an_error_of_the_front_half_says_where(monkeypatch: pytest.MonkeyPatch) 
     where = "kernel `_wrong_linalg_kernel`, stage `ttadapter`: no such dialect\n"
     with pytest.raises(compilation_error(), match=where):
         launch(_wrong_linalg_kernel, (1,), torch.zeros(1))
-
-
-# -- the cache of compiled kernels, between processes
-
-
-def run_kernels(ready: str = "", all_ready: int = 0) -> None:
-    """Body of a process: run three kernels, print what came out.
-
-    With `ready`, a folder, it waits there until `all_ready` processes are about to compile.
-    """
-    if ready:
-        Path(ready, str(os.getpid())).touch()
-        deadline = time.monotonic() + 60
-        while len(list(Path(ready).iterdir())) < all_ready:
-            assert time.monotonic() < deadline, "the other process did not come"
-            time.sleep(0.001)
-    x = torch.linspace(-3, 3, 1000)
-    digest = hashlib.sha256()
-    for shift in range(3):
-        y = torch.full_like(x, torch.nan)
-        launch(_scale_kernel, (5,), x, y, len(x), 0.5, SHIFT=shift, BLOCK=64)
-        digest.update(y.numpy().tobytes())
-    print(digest.hexdigest(), "TRITON_INTERPRET" in os.environ)
-
-
-def start(call: str, cache: Path) -> subprocess.Popen[str]:
-    here = Path(__file__).resolve()
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {
-        "PYTHONPATH": os.pathsep.join(map(str, (here.parents[2], here.parents[1], here.parent))),
-        "TRITON_CACHE_DIR": str(cache),
-    }
-    return subprocess.Popen(
-        [sys.executable, "-c", f"import {here.stem}; {here.stem}.{call}"],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process: subprocess.Popen[str]) -> list[str]:
-    out, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors
-    return out.split()
-
-
-def contents(folder: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of change of every file, by path."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    stats = {str(path.relative_to(folder)): path.stat() for path in files}
-    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
-
-
-def test_processes_that_start_cold_side_by_side_and_one_after_them(tmp_path: Path) -> None:
-    cache, ready = tmp_path / "cache", tmp_path / "ready"
-    ready.mkdir()
-    cold = [start(f"run_kernels({str(ready)!r}, 2)", cache) for _ in range(2)]
-    first, second = (finish(process) for process in cold)
-    assert first == second
-    compiled = contents(cache)
-    assert len([name for name in compiled if name.endswith(".so")]) == 3
-
-    assert finish(start("run_kernels()", cache)) == first
-    assert contents(cache) == compiled, "the third process compiled"
-
-    digest, interpreted = first
-    assert len(digest) == 64
-    assert interpreted == "False"

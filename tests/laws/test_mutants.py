@@ -52,7 +52,8 @@ def test_the_code_has_what_every_mutant_edits():
         source = (REPOSITORY / mutant.file).read_text()
         edited = mutant.edited(source)
         assert edited != source, mutant.name
-        compile(edited, mutant.name, "exec")
+        if mutant.file.endswith(".py"):
+            compile(edited, mutant.name, "exec")
 
 
 def test_the_test_that_a_mutant_names_is_there():

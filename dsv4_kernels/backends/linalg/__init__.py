@@ -6,15 +6,19 @@ upstream MLIR and LLVM make machine code of this host. So what runs is what the 
 given - same tiles, same masks, same order of additions - and what is *not* seen here is what
 happens below linalg on the chip: buffer sizes, layouts, synchronisation and time.
 
-    lowering.py  linalg -> LLVM dialect -> shared object (bishengir-opt, Triton's LLVM, gcc)
-    matmul.py    how a matmul's products are summed
-    runtime.c    the one symbol that the generated code calls
-    backend.py   the stages after linalg
-    driver.py    the launch: a grid on threads
+    backend.py      the stages after linalg
+    lowering.py     linalg -> LLVM dialect -> machine code (bishengir-opt, Triton's LLVM)
+    matmul.py       how a matmul's products are summed; matmul.c, matmul.h: the loops
+    runtime.c       what LLVM's code calls to copy; grid.c: a grid on threads
+    signature.py    how arguments reach a compiled kernel
+    c_compiler.py   C and machine code -> shared object
+    cache.py        compiled kernels on disk
+    driver.py       the launch
 
 Compiled kernels are cached by Triton, in ``TRITON_CACHE_DIR`` (default ``~/.triton/cache``); files
 appear there by atomic renames, so processes may start cold side by side. The number of threads is
-``torch.get_num_threads()``.
+``torch.get_num_threads()``; they end with their launch, so a process may fork, exit or be
+interrupted at any time.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import functools
 
 from triton.backends import Backend, backends
 
+from dsv4_kernels.backends.linalg import cache
 from dsv4_kernels.backends.linalg.backend import CPU_TARGET, CpuBackend
 from dsv4_kernels.backends.linalg.driver import CpuDriver
 
@@ -32,4 +37,5 @@ def driver() -> CpuDriver:
     """The driver to make active; registers the backend with Triton on first use."""
     # Triton annotates the fields as instances and fills them with classes, as here.
     backends[CPU_TARGET.backend] = Backend(CpuBackend, CpuDriver)  # pyright: ignore[reportArgumentType]
+    cache.use()
     return CpuDriver()

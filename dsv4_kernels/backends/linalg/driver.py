@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -13,19 +11,8 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import Benchmarker, DriverBase
 from triton.runtime.cache import get_cache_manager
 
+from dsv4_kernels.backends.linalg import signature
 from dsv4_kernels.backends.linalg.backend import CPU_TARGET
-
-_SCALARS: dict[str, Any] = {
-    "i1": ctypes.c_bool,
-    "i8": ctypes.c_int8,
-    "i16": ctypes.c_int16,
-    "i32": ctypes.c_int32,
-    "i64": ctypes.c_int64,
-    "f32": ctypes.c_float,
-    "f64": ctypes.c_double,
-}
-# A rank-1 memref passed by value: allocated, aligned, offset, size, stride.
-_MEMREF = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64]
 
 
 class CpuDriver(DriverBase):
@@ -71,8 +58,9 @@ class CpuLauncher:
 
     def __init__(self, source: Any, metadata: Any) -> None:
         path = get_cache_manager(metadata.hash).get_file(f"{source.name[:150]}.so")
-        self._function = getattr(ctypes.CDLL(path), metadata.name)
-        self._function.restype = None
+        self._launch = ctypes.CDLL(path).dsv4_launch
+        self._launch.restype = None
+        self._launch.argtypes = [ctypes.c_void_p] + [ctypes.c_int32] * 4
         # Positions of the launch's arguments that the compiled signature kept.
         kept = [i for i, name in enumerate(source.signature) if name not in source.constants]
         if len(kept) != len(metadata.argument_types):
@@ -81,10 +69,7 @@ class CpuLauncher:
                 f"for {len(kept)} passed ones"
             )
         self._arguments = list(zip(kept, metadata.argument_types, strict=True))
-        types = [*_MEMREF, *_MEMREF]
-        for _, kind in self._arguments:
-            types += _MEMREF if kind == "pointer" else [_SCALARS[kind]]
-        self._function.argtypes = types + [ctypes.c_int32] * 6
+        self._structure = signature.structure(metadata.argument_types)
 
     def __call__(
         self,
@@ -99,29 +84,14 @@ class CpuLauncher:
         exit_hook: Callable[[Any], None] | None,
         *arguments: Any,
     ) -> None:
-        values = [*_memref(None), *_memref(None)]  # the hidden lock and workspace, unused here
+        values: list[Any] = []
         for position, kind in self._arguments:
             value = arguments[position]
-            values += _memref(value) if kind == "pointer" else [value]
-        values += [grid_x, grid_y, grid_z]
-
-        def run(program: tuple[int, int, int]) -> None:
-            self._function(*values, *program)  # ctypes lets go of the GIL during the call
-
-        programs = [(x, y, z) for z in range(grid_z) for y in range(grid_y) for x in range(grid_x)]
+            values += [value.data_ptr(), value.numel()] if kind == signature.POINTER else [value]
+        packed = self._structure(*values)
         if enter_hook is not None:
             enter_hook(launch_metadata)
-        list(_threads(torch.get_num_threads()).map(run, programs))
+        # One call that returns when all programs have ended; ctypes lets go of the GIL meanwhile.
+        self._launch(ctypes.byref(packed), grid_x, grid_y, grid_z, torch.get_num_threads())
         if exit_hook is not None:
             exit_hook(launch_metadata)
-
-
-def _memref(tensor: torch.Tensor | None) -> list[Any]:
-    if tensor is None:
-        return [None, None, 0, 0, 1]
-    return [tensor.data_ptr(), tensor.data_ptr(), 0, tensor.numel(), 1]
-
-
-@functools.cache
-def _threads(count: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(count, thread_name_prefix="dsv4-cpu")

@@ -1,29 +1,25 @@
 """From the linalg MLIR of triton-ascend's front half to a shared object for this machine.
 
 Every step is somebody else's compiler: ``bishengir-opt`` runs upstream MLIR passes down to the LLVM
-dialect, Triton's own LLVM optimises and assembles, ``gcc`` links. This file only orders them.
+dialect, Triton's own LLVM optimises and assembles, `c_compiler.py` links. This file only orders
+them.
 """
 
 from __future__ import annotations
 
-import functools
-import platform
 import subprocess
 import tempfile
-from pathlib import Path
 
 from triton._C.libtriton import ir, llvm
 
 from dsv4_kernels.backends.front_half import bishengir
+from dsv4_kernels.backends.linalg import c_compiler, host
 from dsv4_kernels.backends.linalg.matmul import expand_matmuls
-
-RUNTIME = Path(__file__).parent / "runtime.c"
 
 # linalg on tensors -> the LLVM dialect, with upstream passes only.
 PASSES = (
     "--convert-elementwise-to-linalg",
     "--eliminate-empty-tensors",
-    "--empty-tensor-to-alloc-tensor",
     "--one-shot-bufferize=allow-return-allocs-from-loops=true",
     "--buffer-deallocation-pipeline",
     "--convert-linalg-to-loops",
@@ -44,25 +40,6 @@ PASSES = (
     "--reconcile-unrealized-casts",
 )
 
-# Micro-architecture levels of the x86-64 psABI, highest first, by the flags that tell them apart.
-_X86_LEVELS = (
-    ("x86-64-v4", {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
-    ("x86-64-v3", {"avx2", "bmi1", "bmi2", "f16c", "fma", "movbe"}),
-    ("x86-64-v2", {"popcnt", "sse4_1", "sse4_2", "ssse3"}),
-)
-
-
-@functools.cache
-def host_processor() -> tuple[str, str]:
-    """LLVM's triple and processor name of this machine."""
-    machine = platform.machine()
-    if machine != "x86_64":
-        return f"{machine}-unknown-linux-gnu", "generic"
-    cpuinfo = Path("/proc/cpuinfo").read_text()
-    flags = set(cpuinfo.partition("\nflags")[2].partition("\n")[0].split())
-    level = next((name for name, needs in _X86_LEVELS if needs <= flags), "x86-64")
-    return "x86_64-unknown-linux-gnu", level
-
 
 def linalg_to_llvm_dialect(linalg: str) -> str:
     """Text of the module in the LLVM dialect. CalledProcessError carries the compiler's message."""
@@ -72,27 +49,23 @@ def linalg_to_llvm_dialect(linalg: str) -> str:
     ).stdout
 
 
-def llvm_dialect_to_shared_object(llvm_dialect: str) -> bytes:
-    """Machine code of this host, linked with `runtime.c` into a shared object."""
-    triple, processor = host_processor()
-    with tempfile.TemporaryDirectory(prefix="dsv4-") as name:
-        folder = Path(name)
-        # LLVM picks its optimisations by the module's triple; without one it crashes.
-        header = f'module attributes {{llvm.target_triple = "{triple}"}} {{'
-        (folder / "kernel.mlir").write_text(llvm_dialect.replace("module {", header, 1))
+def llvm_dialect_to_shared_object(llvm_dialect: str, program: str) -> bytes:
+    """Machine code of this host, linked with the C runtime and `program` (C source)."""
+    target = host.processor()
+    # LLVM picks its optimisations by the module's triple; without one it crashes.
+    header = f'module attributes {{llvm.target_triple = "{target.triple}"}} {{'
+    with tempfile.NamedTemporaryFile("w", prefix="dsv4-", suffix=".mlir") as file:
+        file.write(llvm_dialect.replace("module {", header, 1))
+        file.flush()
         context = ir.context()
         ir.load_dialects(context)
-        parsed = ir.parse_mlir_module(str(folder / "kernel.mlir"), context)
-        llvm.init_targets()
-        llvm_context = llvm.context()  # outlives the module built in it
-        module = llvm.to_module(parsed, llvm_context)
-        llvm.attach_datalayout(module, triple, processor, "")
-        # No FMA contraction: a*b+c keeps both roundings, as the vector unit of the NPU does; the
-        # rounding trick of group_quant and equality with the reference depend on it.
-        llvm.optimize_module(module, llvm.OPTIMIZE_O3, processor, "", [], False)
-        code = llvm.translate_to_asm(str(module), triple, processor, "", [], False, True)
-        (folder / "kernel.o").write_bytes(code)
-        command = ["gcc", "-O2", "-shared", "-fPIC", "-o", "kernel.so", "kernel.o", str(RUNTIME)]
-        command.append("-lm")
-        subprocess.run(command, cwd=folder, capture_output=True, check=True, text=True)
-        return (folder / "kernel.so").read_bytes()
+        parsed = ir.parse_mlir_module(file.name, context)
+    llvm.init_targets()
+    llvm_context = llvm.context()  # outlives the module built in it
+    module = llvm.to_module(parsed, llvm_context)
+    llvm.attach_datalayout(module, target.triple, target.name, "")
+    # No FMA contraction: a*b+c keeps both roundings, as the vector unit of the NPU does; the
+    # rounding trick of group_quant and equality with the reference depend on it.
+    llvm.optimize_module(module, llvm.OPTIMIZE_O3, target.name, "", [], False)
+    code = llvm.translate_to_asm(str(module), target.triple, target.name, "", [], False, True)
+    return c_compiler.link(code, program)

@@ -1,0 +1,253 @@
+"""Launches on a CPU and the life of a process: forks, threads, exits, interrupts.
+
+Each case is a function here that a process of its own runs; it prints what it saw.
+"""
+
+# A @triton.jit body is compiled, not run as Python: its names have other types than they seem to.
+# pyright: reportArgumentType=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
+# pyright: reportIndexIssue=false, reportOptionalOperand=false, reportCallIssue=false
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import on_cpu
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from children import finish, start
+from dsv4_kernels import device as devices
+
+pytestmark = on_cpu.only
+
+PROGRAMS = 7
+BLOCK = 1024
+
+
+@triton.jit
+def _count_kernel(out_ptr, rounds, BLOCK: tl.constexpr):
+    """Each program counts its block up to `rounds`, round by round in memory."""
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    for _ in range(rounds):
+        tl.store(out_ptr + i, tl.load(out_ptr + i) + 1)
+
+
+def count(rounds: int, out: torch.Tensor | None = None) -> bool:
+    """Launch it; whether every program did all its rounds."""
+    out = torch.zeros(PROGRAMS, BLOCK, dtype=torch.int32) if out is None else out
+    with devices.on(out):
+        _count_kernel[(PROGRAMS,)](out, rounds, BLOCK=BLOCK)
+    return bool((out == rounds).all())
+
+
+def rounds_in(seconds: float) -> int:
+    """How many rounds a launch does in so long a time, here and now."""
+    count(2)
+    begin = time.perf_counter()
+    count(2000)
+    return int(2000 * seconds / (time.perf_counter() - begin))
+
+
+def run(call: str, **environment: str) -> list[str]:
+    return finish(start(__file__, call, **environment), seconds=60)
+
+
+# -- forks
+
+
+def exit_code_of_fork(body: Callable[[], bool]) -> int:
+    if (pid := os.fork()) == 0:
+        os._exit(0 if body() else 3)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def fork_after_a_launch() -> None:
+    torch.set_num_threads(2)
+    assert count(2)
+    print(exit_code_of_fork(lambda: count(3)), count(4))
+
+
+def fork_and_compile() -> None:
+    torch.set_num_threads(2)
+    assert count(2)
+    os.environ["TRITON_CACHE_DIR"] += "-of-the-child"
+    _count_kernel.cache.clear()
+    print(exit_code_of_fork(lambda: count(3)))
+
+
+def fork_while_another_thread_launches() -> None:
+    torch.set_num_threads(2)
+    before = devices.require_triton().runtime.driver.active
+    rounds = rounds_in(0.05)
+    stop, failed = threading.Event(), []
+
+    def launch_all_the_time() -> None:
+        while not stop.is_set():
+            if not count(rounds):
+                failed.append(rounds)
+
+    def driver_is_back() -> bool:
+        return devices.require_triton().runtime.driver.active is before
+
+    thread = threading.Thread(target=launch_all_the_time)
+    thread.start()
+    for _ in range(5):
+        time.sleep(0.02)
+        print(exit_code_of_fork(lambda: driver_is_back() and count(3)))
+    stop.set()
+    thread.join()
+    print(failed)
+
+
+class Launches(torch.utils.data.Dataset):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, item: int) -> bool:
+        return count(item + 2)
+
+
+def data_loader() -> None:
+    torch.set_num_threads(1)  # as many as its workers have
+    assert count(2)
+    loader = torch.utils.data.DataLoader(
+        Launches(), num_workers=2, batch_size=1, multiprocessing_context="fork", timeout=20
+    )
+    print(torch.cat(list(loader)).tolist())
+
+
+def test_a_process_forked_after_a_launch_launches() -> None:
+    assert run("fork_after_a_launch()") == ["0", "True"]
+
+
+def test_a_forked_process_compiles(tmp_path: Path) -> None:
+    assert run("fork_and_compile()", TRITON_CACHE_DIR=str(tmp_path / "cache")) == ["0"]
+
+
+def test_a_process_forked_while_another_thread_launches() -> None:
+    assert run("fork_while_another_thread_launches()") == [*"00000", "[]"]
+
+
+def test_the_workers_of_a_data_loader_launch() -> None:
+    assert run("data_loader()") == ["[True,", "True,", "True,", "True]"]
+
+
+# -- the end of the interpreter
+
+
+def launch_when_the_main_thread_has_ended() -> None:
+    torch.set_num_threads(2)
+    assert count(2)
+
+    def launch() -> None:
+        threading.main_thread().join()
+        print(count(3), flush=True)
+
+    threading.Thread(target=launch).start()
+
+
+def launch_at_exit() -> None:
+    torch.set_num_threads(2)
+    assert count(2)
+    atexit.register(lambda: print(count(3), flush=True))
+
+
+def test_a_thread_launches_after_the_main_thread_has_ended() -> None:
+    assert run("launch_when_the_main_thread_has_ended()") == ["True"]
+
+
+def test_a_launch_at_exit() -> None:
+    assert run("launch_at_exit()") == ["True"]
+
+
+# -- interrupts
+
+
+class Alarm(Exception):
+    """What the handler of another signal than Ctrl-C's raises."""
+
+
+def raise_alarm(*_: Any) -> None:
+    raise Alarm
+
+
+def interrupted(number: int) -> None:
+    """A signal comes a quarter into a launch that takes two seconds."""
+    torch.set_num_threads(2)
+    signal.signal(signal.SIGALRM, raise_alarm)
+    rounds = rounds_in(2.0)
+    out = torch.zeros(PROGRAMS, BLOCK, dtype=torch.int32)
+    threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
+    try:
+        count(rounds, out)
+        print("not interrupted")
+    except (KeyboardInterrupt, Alarm):
+        at_return = out.clone()
+        time.sleep(1.0)
+        print("still" if torch.equal(out, at_return) else "written", count(3))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM], ids=lambda n: n.name)
+def test_nothing_writes_after_an_interrupted_launch(number: signal.Signals) -> None:
+    assert run(f"interrupted({int(number)})") == ["still", "True"]
+
+
+# -- threads
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Lets a test set the number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def native_threads() -> int:
+    return len(os.listdir("/proc/self/task"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+@pytest.mark.usefixtures("threads")
+def test_no_thread_outlives_its_launch() -> None:
+    assert count(2)
+    before = native_threads()
+    for number in range(1, 9):
+        torch.set_num_threads(number)
+        assert count(3)
+    assert native_threads() <= before
+
+
+@triton.jit
+def _meet_kernel(arrived_ptr, met_ptr, rounds, PROGRAMS: tl.constexpr):
+    """Each program arrives, then looks for the others until all are there or it gives up."""
+    me = tl.program_id(0)
+    other = tl.arange(0, PROGRAMS)
+    tl.store(arrived_ptr + me, 1)
+    for _ in range(rounds):
+        here = tl.sum(tl.load(arrived_ptr + other))
+        tl.store(met_ptr + me, tl.maximum(tl.load(met_ptr + me), here))
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("number", [1, 2, 4])
+def test_as_many_programs_at_a_time_as_threads(number: int) -> None:
+    """One thread runs them one after the other, several run them side by side."""
+    torch.set_num_threads(number)
+    arrived, met = torch.zeros(2, 4, dtype=torch.int32)
+    with devices.on(met):
+        _meet_kernel[(4,)](arrived, met, 3_000_000, PROGRAMS=4)
+    if number == 1:
+        assert met.tolist() == [1, 2, 3, 4]
+    else:
+        assert met[0] >= 2

@@ -1,0 +1,99 @@
+"""A launch on a CPU: arguments, grid, threads, forks; and how code is generated for it."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+LINALG = "dsv4_kernels/backends/linalg"
+PROCESSES = "tests/backends/test_cpu_processes.py"
+BACKEND = "tests/backends/test_cpu_backend.py"
+grid = partial(Mutant, file=f"{LINALG}/grid.c", tests=PROCESSES)
+copies = partial(Mutant, file=f"{LINALG}/runtime.c", tests=BACKEND)
+driver = partial(Mutant, file=f"{LINALG}/driver.py", tests=BACKEND)
+signature = partial(Mutant, file=f"{LINALG}/signature.py", tests=BACKEND)
+lowering = partial(Mutant, file=f"{LINALG}/lowering.py", tests=BACKEND)
+backend = partial(Mutant, file=f"{LINALG}/backend.py", tests=BACKEND)
+devices = partial(Mutant, file="dsv4_kernels/device/__init__.py", tests=PROCESSES)
+
+MUTANTS = (
+    grid(
+        "helpers are not waited for",
+        "pthread_join(helpers[--started], 0);",
+        "pthread_detach(helpers[--started]);",
+        killed_by="test_nothing_writes_after_an_interrupted_launch",
+    ),
+    grid(
+        "one helper too many",
+        "started < threads - 1",
+        "started < threads",
+        killed_by="test_as_many_programs_at_a_time_as_threads",
+    ),
+    grid(
+        "no helpers",
+        "started < threads - 1",
+        "started < 0",
+        killed_by="test_as_many_programs_at_a_time_as_threads",
+    ),
+    grid(
+        "x and y change places",
+        "(int32_t)(p % x), (int32_t)(p / x % y)",
+        "(int32_t)(p / x % y), (int32_t)(p % x)",
+        killed_by=f"{BACKEND}::test_each_program_runs_once",
+    ),
+    grid(
+        "the last program is left out",
+        "all = x * y * g->size[2];",
+        "all = x * y * g->size[2] - 1;",
+        killed_by=f"{BACKEND}::test_each_program_runs_once",
+    ),
+    copies(
+        "a copy takes rows for contiguous that are not",
+        "from_stride[outer - 1] == run && to_stride",
+        "to_stride",
+        killed_by="tests/segments/test_proj_a.py",
+    ),
+    driver(
+        "one thread, whatever torch has",
+        "torch.get_num_threads())",
+        "1)",
+        killed_by=f"{PROCESSES}::test_as_many_programs_at_a_time_as_threads",
+    ),
+    driver(
+        "constants are passed as well",
+        "if name not in source.constants]",
+        "if name]",
+        killed_by="test_an_integer_of_one_shifts_no_other",
+    ),
+    signature(
+        "64-bit integers are cut",
+        '"i64": (ctypes.c_int64, "int64_t")',
+        '"i64": (ctypes.c_int32, "int32_t")',
+        killed_by="test_wide_and_negative_integers",
+    ),
+    signature(
+        "the size of the grid and the program change places",
+        'for three in ("size", "program")',
+        'for three in ("program", "size")',
+        killed_by="test_each_program_runs_once",
+    ),
+    lowering(
+        "products may be fused with additions",
+        'llvm.optimize_module(module, llvm.OPTIMIZE_O3, target.name, "", [], False)\n'
+        '    code = llvm.translate_to_asm(str(module), target.triple, target.name, "", [], False, ',
+        'llvm.optimize_module(module, llvm.OPTIMIZE_O3, target.name, "", [], True)\n'
+        '    code = llvm.translate_to_asm(str(module), target.triple, target.name, "", [], True, ',
+        killed_by="test_a_product_is_rounded_before_it_is_added",
+    ),
+    lowering(
+        "bf16 is rounded by a call whose convention depends on the host",
+        '    "--arith-expand=include-bf16=true",\n',
+        '    "--arith-expand",\n',
+        killed_by="test_fp32_to_bf16_rounds_to_nearest_even",
+    ),
+    devices(
+        "a fork does not wait",
+        "before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child",
+        "after_in_child=_active.lose_other_threads",
+        killed_by="test_a_process_forked_while_another_thread_launches",
+    ),
+)
