@@ -16,10 +16,20 @@ HOPPER_PIP := $(HOPPER_BIN)/python -m pip --disable-pip-version-check -q
 HOPPER_INSTALLED := .venv-hopper/.installed
 UPSTREAM_TRITON := triton==3.6.0
 
+# Contracts of `make fuzz`.
+N ?= 2000
+
 .PHONY: help demo test bench fuzz mutants limits hopper-gate lint types format clean
 help:
-	@echo "make demo | test | bench | fuzz N=20000 | mutants | limits | hopper-gate | lint |" \
-		"types | format | clean     (EXTRAS=$(EXTRAS))"
+	@echo "demo         one CSA layer at full FLASH size, checked segment by segment"
+	@echo "test         every test"
+	@echo "bench        timings, at a CPU's sizes where there is nothing else"
+	@echo "fuzz         contracts drawn at random, N=$(N) of them"
+	@echo "mutants      small wrong edits, each of which a named test must see"
+	@echo "limits       offsets past 2**31 elements and full lengths; minutes, 10 GB of memory"
+	@echo "hopper-gate  every kernel compiled for sm_90, in .venv-hopper"
+	@echo "lint, types  ruff and pyright;  format rewrites what ruff would"
+	@echo "clean        removes both environments and what was built"
 
 demo: $(INSTALLED)
 	@$(BIN)/python -m dsv4_kernels demo
@@ -36,7 +46,6 @@ bench: $(INSTALLED)
 		--png build/bench/bench.png
 
 # A process per core with a seed of its own: a contract is too small for two threads to share.
-N ?= 2000
 JOBS ?= $(shell nproc)
 SEED ?= $(shell date +%s)
 fuzz: $(INSTALLED)

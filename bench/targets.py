@@ -13,7 +13,7 @@ FLASH_128 = dict(preset="FLASH", tokens=128)
 
 
 @dataclass(frozen=True)
-class Target:
+class Goal:
     """`measured` is held against `wanted`; None where the run holds nothing to measure it by."""
 
     name: str
@@ -24,10 +24,10 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Reached:
     """ratio: how many times the target was reached; 1 or more is reached."""
 
-    target: Target
+    target: Goal
     measured: float | None
     ratio: float | None
     words: str
@@ -38,20 +38,20 @@ def find(results: Sequence[Result], **facts: Any) -> list[Result]:
     return [r for r in results if all(r.get(name) == fact for name, fact in facts.items())]
 
 
-def judge(results: Sequence[Result]) -> list[Verdict]:
+def judge(results: Sequence[Result]) -> list[Reached]:
     """A verdict on every target; none is passed on CPU execution."""
     on_cpu = any(result["device_type"] == "cpu" for result in results)
     return [_verdict(target, results, on_cpu) for target in TARGETS]
 
 
-def _verdict(target: Target, results: Sequence[Result], on_cpu: bool) -> Verdict:
+def _verdict(target: Goal, results: Sequence[Result], on_cpu: bool) -> Reached:
     if on_cpu:
-        return Verdict(target, None, None, "not judged: CPU execution")
+        return Reached(target, None, None, "not judged: CPU execution")
     measured = target.measured(results)
     if measured is None:
-        return Verdict(target, None, None, "not measured")
+        return Reached(target, None, None, "not measured")
     ratio = measured / target.wanted if target.at_least else target.wanted / measured
-    return Verdict(target, measured, ratio, "reached" if ratio >= 1 else "not reached")
+    return Reached(target, measured, ratio, "reached" if ratio >= 1 else "not reached")
 
 
 def _chain_us(results: Sequence[Result]) -> float | None:
@@ -80,9 +80,9 @@ def _flash_mla(results: Sequence[Result]) -> float | None:
 
 
 TARGETS = (
-    Target("chain, FLASH, T=128, graph replay", 60.0, False, "us", _chain_us),
-    Target("the same against the best chain of rivals", 1.5, True, "x", _best_rival_chain),
-    Target("proj_a, T=128, of the copy bandwidth", 0.85, True, "", _share_of_copy("proj_a")),
-    Target("proj_b, T=128, of the copy bandwidth", 0.85, True, "", _share_of_copy("proj_b")),
-    Target("attention, T=4096, H=64, K=640, against FlashMLA", 1.0, True, "x", _flash_mla),
+    Goal("chain, FLASH, T=128, graph replay", 60.0, False, "us", _chain_us),
+    Goal("the same against the best chain of rivals", 1.5, True, "x", _best_rival_chain),
+    Goal("proj_a, T=128, of the copy bandwidth", 0.85, True, "", _share_of_copy("proj_a")),
+    Goal("proj_b, T=128, of the copy bandwidth", 0.85, True, "", _share_of_copy("proj_b")),
+    Goal("attention, T=4096, H=64, K=640, against FlashMLA", 1.0, True, "x", _flash_mla),
 )

@@ -6,6 +6,7 @@ import argparse
 import importlib
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import NoReturn
 
 from dsv4_kernels.contract import ContractError
@@ -22,12 +23,24 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options = vars(parser.parse_args(arguments))
         command = options.pop("command")
-        # Imported late: each needs packages that the others do without.
-        module = importlib.import_module(f"dsv4_kernels.commands.{_COMMANDS[command][0]}")
+        module = _module(_COMMANDS[command][0])
         return 0 if getattr(module, command)(**options) else 1
     except (ContractError, MissingDependency, ValueError, OSError) as error:
         print(f"dsv4_kernels: {error}", file=sys.stderr)
         return 2
+
+
+def _module(name: str) -> ModuleType:
+    """A command's module, imported late: each needs packages that the others do without."""
+    try:
+        return importlib.import_module(f"dsv4_kernels.commands.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != "dsv4_kernels.commands.study":
+            raise
+        raise MissingDependency(
+            "this command compares with reference/, which is not part of the installed package: "
+            "run it from a checkout of the repository"
+        ) from error
 
 
 class _Parser(argparse.ArgumentParser):
@@ -60,6 +73,10 @@ def _graph(parser: argparse.ArgumentParser) -> None:
         "--groups", type=_positive, default=PRESETS["FLASH"].groups, metavar="G", help="as FLASH's"
     )
     _groups_per_launch(parser)
+    parser.add_argument(
+        "--overlap", action="store_true", help="what may run at a time, for both presets"
+    )
+    parser.add_argument("--markdown", dest="as_markdown", action="store_true")
 
 
 def _ascend(parser: argparse.ArgumentParser) -> None:

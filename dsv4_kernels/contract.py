@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import operator
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -84,6 +85,8 @@ class Contract:
         if not (fits and all(map(self._binds, dims, value.shape))):
             actual = f"{list(value.shape)} {_name(value.dtype)}"
             self.require(False, argument, _words(dims, before, dtype), actual)
+        if odd := _odd_memory(value):
+            self.require(False, argument, f"{_words(dims, before, dtype)} in plain memory", odd)
         if not value.is_contiguous():
             strides = f"strides {list(value.stride())}"
             self.require(False, argument, f"{_words(dims, before, dtype)}, contiguous", strides)
@@ -127,6 +130,28 @@ class Contract:
             self.sizes[dim[0]] = size
             return True
         return _size(dim, self.sizes) == size
+
+
+def _odd_memory(tensor: torch.Tensor) -> str | None:
+    """Why a pointer to the tensor's memory would not give its elements; None where it would.
+
+    From metadata only. A kernel reads what lies at the pointer: it knows of no layout but strides,
+    of no pending negation, and of no wrapper that keeps its elements elsewhere.
+    """
+    if tensor.layout != torch.strided:
+        return f"{str(tensor.layout).removeprefix('torch.')} layout"
+    if tensor.is_neg():
+        return "a pending negation: resolve_neg() carries it out"
+    if tensor.device.type == "meta" or tensor.numel() == 0:
+        return None  # a shape without elements
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what torch says of fake tensors
+            pointer, held = tensor.data_ptr(), tensor.untyped_storage().nbytes()
+    except RuntimeError:  # NotImplementedError among them: a tensor of a torch.func transform
+        return "none"
+    needed = (tensor.storage_offset() + tensor.numel()) * tensor.element_size()
+    return None if pointer and (held >= needed or not tensor.is_contiguous()) else "none"
 
 
 def _as_int(value: Any) -> int | None:

@@ -35,7 +35,7 @@ WAVE_TOKENS = 128
 # 4 leaves FLASH two chunks and PRO four, enough for proj_b to overlap the next chunk's proj_a.
 GROUPS_PER_LAUNCH = 4
 
-SCHEDULES = tuple(projection_forms.FORMS)
+SCHEDULES = projection_forms.FORMS  # by name; the first is the default
 
 
 class PrefillChain:
@@ -58,14 +58,14 @@ class PrefillChain:
         self,
         *,
         window: int = 128,
-        schedule: str = SCHEDULES[0],
+        schedule: str = "decoupled",
         attention: str = "fused",
         groups_per_launch: int = GROUPS_PER_LAUNCH,
         tiles: Mapping[str, Tiles] | None = None,
     ) -> None:
         contract = Contract(self.op)
         contract.one_of("schedule", schedule, SCHEDULES)
-        contract.one_of("attention", attention, tuple(attention_forms.FORMS))
+        contract.one_of("attention", attention, attention_forms.FORMS)
         self._window = window
         self._forms = attention_forms.FORMS[attention], projection_forms.FORMS[schedule]
         self._groups_per_launch = contract.integer("groups_per_launch", groups_per_launch, 1)
@@ -163,7 +163,7 @@ class PrefillSparseAttn:
         window: int = 128,
         wave_tokens: int = WAVE_TOKENS,
         waves_in_flight: int | None = None,
-        schedule: str = SCHEDULES[0],
+        schedule: str = "decoupled",
         groups_per_launch: int = GROUPS_PER_LAUNCH,
         executor: Executor | None = None,
         tiles: Mapping[str, Tiles] | None = None,
@@ -242,7 +242,7 @@ def prefill_sparse_attn(
     out: torch.Tensor | None = None,
     wave_tokens: int = WAVE_TOKENS,
     waves_in_flight: int | None = None,
-    schedule: str = SCHEDULES[0],
+    schedule: str = "decoupled",
     groups_per_launch: int = GROUPS_PER_LAUNCH,
     executor: Executor | None = None,
     tiles: Mapping[str, Tiles] | None = None,
@@ -286,22 +286,28 @@ def prefill_sparse_attn(
 
 def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any], known: Mapping[str, Any]) -> Buffers:
     """The arguments by name, pools without the dimension of the one KV head."""
-    contract = Contract("prefill_sparse_attn")
+    if len(args) == len(ARGUMENTS) and not kwargs:
+        arguments = dict(zip(ARGUMENTS, args, strict=True))
+    else:
+        arguments = _by_name(args, kwargs, known)
+    for name in ("ori_kv", "cmp_kv"):
+        pool = arguments[name]
+        if isinstance(pool, torch.Tensor) and pool.dim() == 4 and pool.shape[2] == 1:
+            arguments[name] = pool.squeeze(2)  # [pages, B, 1, C]; others are for the checks
+    return arguments
+
+
+def _by_name(args: tuple[Any, ...], kwargs: Mapping[str, Any], known: Mapping[str, Any]) -> Buffers:
     given = dict(zip(ARGUMENTS, args, strict=False))
     twice = sorted(given.keys() & kwargs.keys())
     unknown = sorted(kwargs.keys() - {*ARGUMENTS})
     arguments = {**known, **given, **kwargs}
     missing = [name for name in ARGUMENTS if name not in arguments]
-    wrong = len(args) > len(ARGUMENTS) or twice or unknown or missing
-    if wrong:
+    if len(args) > len(ARGUMENTS) or twice or unknown or missing:
         what = f"{len(args)} by place"
         for word, names in (("twice", twice), ("unknown", unknown), ("missing", missing)):
             what += f", {word}: {', '.join(names)}" if names else ""
-        contract.require(
+        Contract("prefill_sparse_attn").require(
             False, "args", f"{len(ARGUMENTS)} arguments, {ARGUMENTS[0]} to {ARGUMENTS[-1]}", what
         )
-    for name in ("ori_kv", "cmp_kv"):
-        pool = arguments[name]
-        if isinstance(pool, torch.Tensor) and pool.dim() == 4 and pool.shape[2] == 1:
-            arguments[name] = pool.squeeze(2)  # [pages, B, 1, C]; others are for the checks
     return {name: arguments[name] for name in ARGUMENTS}

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, SCHEDULES, WAVE_TOKENS, wave_nodes
+from dsv4_kernels.commands import terminal
+from dsv4_kernels.commands.overlap import overlap_sheet
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.launcher.graph import Node, edges
 
@@ -19,8 +21,22 @@ from dsv4_kernels.launcher.graph import Node, edges
 COLOURS = {"cube": "#e69f00", "vector": "#56b4e9", "gather": "#56b4e9", "mix": "#9fd8c4"}
 
 
-def graph(*, schedule: str, groups: int, groups_per_launch: int = GROUPS_PER_LAUNCH) -> bool:
-    """Print the diagram; True. ValueError for a schedule that there is not."""
+def graph(
+    *,
+    schedule: str,
+    groups: int,
+    groups_per_launch: int = GROUPS_PER_LAUNCH,
+    overlap: bool = False,
+    as_markdown: bool = False,
+) -> bool:
+    """Print the diagram, or what may overlap of it; True. ValueError for an unknown schedule."""
+    if overlap:
+        sheet = overlap_sheet()
+        if as_markdown:
+            print(sheet.markdown())
+        else:
+            terminal.console(80).print(sheet.rich())
+        return True
     if schedule not in SCHEDULES:
         raise ValueError(f"unknown schedule {schedule!r}: known are {', '.join(SCHEDULES)}")
     flash = PRESETS["FLASH"]

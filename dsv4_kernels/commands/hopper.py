@@ -12,7 +12,7 @@ from rich.table import Table
 from dsv4_kernels.commands import terminal
 from dsv4_kernels.device import cuda_target
 from dsv4_kernels.gates.hopper.compiler import require_upstream
-from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, Row, judge_chunk
+from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, HopperRow, hold_chunk
 from dsv4_kernels.gates.options import WIDTH, chosen_tiles, in_parallel, require_known
 from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.tiles import KIB
@@ -21,7 +21,7 @@ from dsv4_kernels.segments.tiles import KIB
 def hopper(
     *, presets: Sequence[str], segments: Sequence[str], tiles: Sequence[str], as_json: bool
 ) -> bool:
-    """Compile, judge and print; True if no segment breaks what it claims."""
+    """Compile, hold and print; True if no segment breaks what it claims."""
     require_known("segment", segments, SEGMENTS)
     chosen = chosen_tiles(tiles, cuda_target("sm_90"))
     require_upstream()
@@ -42,13 +42,13 @@ def hopper(
 Job = tuple[str, Sequence[str], dict[str, Any]]
 
 
-def _rows_of(job: Job) -> list[Row]:
+def _rows_of(job: Job) -> list[HopperRow]:
     preset, segments, tiles = job
-    rows = judge_chunk(preset, tiles)
+    rows = hold_chunk(preset, tiles)
     return [row for row in rows if not segments or row.segment in segments]
 
 
-def _table(rows: Sequence[Row]) -> Table:
+def _table(rows: Sequence[HopperRow]) -> Table:
     table = Table(
         title="compiled for Hopper, sm_90a, by upstream Triton: nothing ran, no time is derived",
         caption=f"one chunk of 128 tokens; shared: KiB a program of {SHARED_LIMIT // KIB}; "

@@ -61,17 +61,12 @@ def on(tensor: torch.Tensor) -> Iterator[Target]:
     """
     device = tensor.device
     routed = _routes.get().get(device.type)
-    if routed is not None:
-        with exclusively(device), _active(routed.driver), _refusals(routed.driver):
-            yield routed.target
-        return
-    family = _FAMILIES.get(device.type)
-    if family is None:
-        require_triton()
-        raise MissingDependency(f"no kernel runs on {device}: tensors must be on npu, cuda or cpu")
-    driver = family.driver(require_triton())
-    with exclusively(device), _active(driver), family.current(device):
-        yield family.target(device)
+    with launching(device):
+        if routed is None:
+            yield _FAMILIES[device.type].target(device)
+        else:
+            with _refusals(routed.driver):
+                yield routed.target
 
 
 def _refusals(driver: Any) -> contextlib.AbstractContextManager[None]:
@@ -89,8 +84,8 @@ class _Driver:
         self._driver: Any = None
         self._before: Any = None
 
-    @contextlib.contextmanager
-    def __call__(self, driver: Any) -> Iterator[None]:
+    def enter(self, driver: Any) -> None:
+        """Wait until nobody holds another driver, and make this one active."""
         active, me = require_triton().runtime.driver, threading.get_ident()
         with self._changed:
             while self._holders and self._driver is not driver:
@@ -101,14 +96,50 @@ class _Driver:
                 self._driver, self._before = driver, active.active
                 active.set_active(driver)
             self._holders.append(me)
+
+    def leave(self) -> None:
+        """The last to leave gives back the driver that was active before."""
+        with self._changed:
+            self._holders.remove(threading.get_ident())
+            if not self._holders:
+                require_triton().runtime.driver.set_active(self._before)
+                self._changed.notify_all()
+
+
+_DRIVER = _Driver()
+
+
+class launching:  # noqa: N801
+    """Inside, `device` and its Triton driver are current, and no other thread launches on it.
+
+    A class, since a generator would cost every run of a plan more than a launch argument does. May
+    be entered again and again. Raises MissingDependency as `on`.
+    """
+
+    __slots__ = ("_current", "_device", "_lock")
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._lock = _lock(device)
+        self._current: list[contextlib.AbstractContextManager[Any]] = []
+
+    def __enter__(self) -> None:
+        routed = _routes.get().get(self._device.type)
+        driver = _driver(self._device) if routed is None else routed.driver
+        self._lock.acquire()
         try:
-            yield
-        finally:
-            with self._changed:
-                self._holders.remove(me)
-                if not self._holders:
-                    active.set_active(self._before)
-                    self._changed.notify_all()
+            _DRIVER.enter(driver)
+        except BaseException:
+            self._lock.release()
+            raise
+        entered = cpu.NOTHING if routed else current(self._device)
+        entered.__enter__()
+        self._current.append(entered)
+
+    def __exit__(self, *error: object) -> None:
+        self._current.pop().__exit__(None, None, None)
+        _DRIVER.leave()
+        self._lock.release()
 
     def lose_other_threads(self) -> None:
         """In a forked process, where only the thread that forked goes on."""
@@ -119,7 +150,12 @@ class _Driver:
             require_triton().runtime.driver.set_active(self._before)
 
 
-_active = _Driver()
+def _driver(device: torch.device) -> Any:
+    family = _FAMILIES.get(device.type)
+    triton = require_triton()
+    if family is None:
+        raise MissingDependency(f"no kernel runs on {device}: tensors must be on npu, cuda or cpu")
+    return family.driver(triton)
 
 
 @functools.cache
@@ -127,11 +163,9 @@ def _lock(device: torch.device) -> Any:
     return threading.RLock()
 
 
-@contextlib.contextmanager
-def exclusively(device: torch.device) -> Iterator[None]:
+def exclusively(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Inside, no other thread launches on `device`: runs do not mix their launches and events."""
-    with _lock(device):
-        yield
+    return _lock(device)
 
 
 def _before_fork() -> None:

@@ -13,6 +13,8 @@ import torch
 from dsv4_kernels.backends.missing import MissingDependency
 from dsv4_kernels.device.target import Target
 
+NOTHING = contextlib.nullcontext()
+
 
 def best() -> torch.device:
     """There is always one."""
@@ -37,7 +39,7 @@ def driver(triton: Any) -> Any:
 
 def current(device: torch.device) -> AbstractContextManager[Any]:
     """There is only one."""
-    return contextlib.nullcontext()
+    return NOTHING
 
 
 def target(device: torch.device) -> Target:

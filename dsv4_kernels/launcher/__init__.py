@@ -8,7 +8,9 @@
 | overlap.py   | what may run at a time, as a share of bytes; the critical path              |
 | executors.py | who runs the nodes: in order, or a stream per lane                          |
 | clocks.py    | executors that also take times                                              |
-| plan.py      | memory, waves, turns and graphs of a set of shapes                          |
+| plan.py      | memory, waves and graphs of a set of shapes                                 |
+| binding.py   | what a plan has bound for its arguments' shapes                             |
+| turns.py     | one run of a plan behind the other                                          |
 
 Nothing here knows Triton or a segment: a node is something to run, a lane, and names of buffers.
 """

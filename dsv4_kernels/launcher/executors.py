@@ -16,6 +16,7 @@ from dsv4_kernels import device as devices
 from dsv4_kernels.buffers import Buffers
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.launcher.lanes import FORK, Synchronised, synchronise
+from dsv4_kernels.launcher.overlap import may_overlap
 
 Executor = Callable[[Sequence[Node], Sequence[Buffers]], None]
 
@@ -95,7 +96,13 @@ def _lanes(nodes: Sequence[Node]) -> tuple[str, ...]:
     return tuple(sorted({node.lane for node in nodes}))
 
 
-def default(device: torch.device) -> Executor:
-    """`OnStreams` where the device has streams, `in_order` on the CPU."""
+def default(device: torch.device, nodes: Sequence[Node] | None = None) -> Executor:
+    """`OnStreams` where the device has streams and something to gain by them, else `in_order`.
+
+    nodes: of a run, in their order of issue. Where no two of them may run at a time, streams would
+    add calls of events (`graph --overlap` counts them) and nothing else.
+    """
     api = devices.stream_api(device)
-    return in_order if api is None else OnStreams(device, api)
+    if api is None or (nodes is not None and not may_overlap(tuple(nodes))):
+        return in_order
+    return OnStreams(device, api)

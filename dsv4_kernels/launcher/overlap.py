@@ -58,6 +58,11 @@ def overlaps(nodes: tuple[Node, ...]) -> dict[str, Overlap]:
     return {lane: Overlap(lane, total[lane], found) for lane, found in beside.items()}
 
 
+def may_overlap(nodes: tuple[Node, ...]) -> bool:
+    """Whether any two may run at a time."""
+    return any(len(done) < place for place, done in enumerate(happens_before(nodes)))
+
+
 def critical_path(nodes: Sequence[Node]) -> tuple[int, ...]:
     """Places of the heaviest chain of nodes of which each must wait for the one before."""
     before = happens_before(tuple(nodes))

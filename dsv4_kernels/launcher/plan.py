@@ -10,10 +10,8 @@ wave run beside the last of the one before, in a workspace of their own.
 from __future__ import annotations
 
 import contextlib
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -22,13 +20,17 @@ from dsv4_kernels import device as devices
 from dsv4_kernels.buffers import BUFFERS, PER_TOKEN, Buffers, shapes
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.launcher import executors
+from dsv4_kernels.launcher.binding import Binding, Signature, views
 from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.launcher.order import in_order_of_issue
+from dsv4_kernels.launcher.turns import Turns
 
 # Shapes of pools, tables and K that a plan remembers what it bound for: a server alternates between
 # a few, and a binding is some kilobytes of views.
 MOST_BINDINGS = 8
+
+_NO_MODE = contextlib.nullcontext()
 
 
 class Chain(Protocol):
@@ -91,15 +93,19 @@ class Plan:
         self.waves_in_flight = min(waves_in_flight or (2 if self._api else 1), max(waves, 1))
         whole = min(self._wave_tokens, self._sizes["T"])
         self.nodes = chain.nodes({**self._sizes, "N": whole})
-        self._executor = executor or executors.default(self.device)
+        # Waves always overlap: each has a gather that waits for no projection.
+        serial = in_order_of_issue(self.nodes) if waves <= 1 else None
+        self._executor = executor or executors.default(self.device, serial)
         with torch.inference_mode(False):  # memory for runs in any mode
             self._memory = self._allocate()
+        self._turns = Turns(self.device, self._api)
+        for tensor in (tensor for slot in self._memory for tensor in slot.values()):
+            self._turns.keep(tensor)
+        self._launching = devices.launching(self.device)
         self._attn_out: torch.Tensor | None = None
+        self._checked_out: Signature | None = None  # of the last that a caller gave
         self._bindings: dict[tuple[Any, ...], Binding] = {}
-        self._latest: tuple[tuple[Any, ...], Binding] | None = None
-        self._bind(_signature(arguments), arguments, contract)
-        self._last_run: Any = None  # its event, on a device with streams
-        self._streams: set[Any] = set()  # of callers, which the allocator knows to use the memory
+        self._latest = self._bind(Signature(arguments), arguments, contract)
 
     @property
     def workspace_bytes(self) -> int:
@@ -116,7 +122,7 @@ class Plan:
         Returns attn_out. Raises ContractError before anything is launched or written.
         """
         binding, attn_out = self._accept(arguments, out)
-        with self._in_turn():
+        with self._turns.next():
             self._issue(binding, arguments, attn_out)
         return attn_out
 
@@ -135,14 +141,16 @@ class Plan:
             graph = devices.graph(self._api)
             with self._api.graph(graph):
                 self._issue(binding, arguments, attn_out)
-        return Captured(attn_out, graph, self._in_turn, arguments)
+        return Captured(attn_out, graph, self._turns, arguments)
 
     def _issue(self, binding: Binding, arguments: Buffers, attn_out: torch.Tensor) -> None:
         T, num_tokens = self._sizes["T"], arguments["num_tokens"]
         live = -(-num_tokens // self._wave_tokens)  # waves behind these hold dead rows only
         end = min(live * self._wave_tokens, T)
-        # No mode of the caller's reaches the inside: nothing here has a gradient.
-        with torch.inference_mode(), devices.on(attn_out):
+        # Where torch itself has something to do: no mode of the caller's reaches it, and nothing
+        # here has a gradient.
+        mode = _NO_MODE if end == T == self._wave_tokens * live else torch.inference_mode()
+        with mode, self._launching:
             if end < T:
                 attn_out[end:].zero_()
             if live:
@@ -174,45 +182,60 @@ class Plan:
     def _accept(self, arguments: Buffers, out: torch.Tensor | None) -> tuple[Binding, torch.Tensor]:
         """What was bound for these shapes, and the output; checked in full only where the shapes
         are met for the first time."""
-        signature = _signature(arguments)
-        if self._latest is not None and self._latest[0] == signature:
-            binding = self._latest[1]
-        elif (known := self._bindings.get(signature)) is not None:
-            binding = known
-            self._latest = (signature, known)
-        else:
-            binding = self._bind(signature, arguments, self._check_again(arguments))
-        contract = Contract(self._chain.op, T=self._sizes["T"], D=self._sizes["D"], rows="T")
-        arguments["num_tokens"] = contract.integer(
-            "num_tokens", arguments["num_tokens"], 0, self._sizes["T"]
-        )
-        attn_out = self._own_output() if out is None else out
-        if out is not None:
-            expected = self._own_signature
-            if not isinstance(out, torch.Tensor) or _of(out) != expected:
-                contract.on(self.device, "q")
-                contract.buffer("attn_out", out, "out")
-            contract.require(
-                not (out.requires_grad and out.is_leaf),
-                "out",
-                "a tensor that may be written, not a leaf that requires grad",
-                "a leaf that requires grad",
+        binding = self._latest
+        if not binding.signature.fits(arguments):
+            signature = Signature(arguments)
+            known = self._bindings.get(signature.key)
+            binding = known or self._bind(signature, arguments, self._check_again(arguments))
+            self._latest = binding
+        num_tokens = arguments["num_tokens"]
+        if type(num_tokens) is not int or not 0 <= num_tokens <= self._sizes["T"]:
+            arguments["num_tokens"] = self._contract().integer(
+                "num_tokens", num_tokens, 0, self._sizes["T"]
             )
-        _refuse_aliases(contract, attn_out, arguments)
+        attn_out = self._own_output() if out is None else self._checked_output(out)
+        self._refuse_aliases(attn_out, arguments, binding.signature.nbytes)
         return binding, attn_out
 
-    @property
-    def _own_signature(self) -> tuple[Any, ...]:
-        T, D = self._sizes["T"], self._sizes["D"]
-        return torch.Size((T, D)), (D, 1), torch.bfloat16, self.device
+    def _contract(self) -> Contract:
+        """For what is said of one argument by itself."""
+        contract = Contract(self._chain.op, "T", T=self._sizes["T"], D=self._sizes["D"])
+        contract.on(self.device, "q")
+        return contract
+
+    def _refuse_aliases(
+        self, out: torch.Tensor, arguments: Buffers, nbytes: Mapping[str, int]
+    ) -> None:
+        """No wave may read what another has already overwritten."""
+        if out.device.type == "meta":
+            return
+        begin = out.data_ptr()
+        end = begin + out.nbytes
+        for name, size in nbytes.items():
+            first = arguments[name].data_ptr()
+            if first < end and begin < first + size and size:
+                apart = f"memory apart from `{name}`"
+                self._contract().require(False, "out", apart, "an overlap")
+
+    def _checked_output(self, out: torch.Tensor) -> torch.Tensor:
+        contract = self._contract()
+        if self._checked_out is None or not self._checked_out.fits({"out": out}):
+            contract.buffer("attn_out", out, "out")
+            self._checked_out = Signature({"out": out})
+        contract.require(
+            not (out.requires_grad and out.is_leaf),
+            "out",
+            "a tensor that may be written, not a leaf that requires grad",
+            "a leaf that requires grad",
+        )
+        return out
 
     def _own_output(self) -> torch.Tensor:
         if self._attn_out is None:
             with torch.inference_mode(False):
                 shape = (self._sizes["T"], self._sizes["D"])
                 self._attn_out = torch.empty(shape, dtype=torch.bfloat16, device=self.device)
-            for stream in self._streams:
-                devices.keep_for(self._attn_out, stream)
+            self._turns.keep(self._attn_out)
         return self._attn_out
 
     def _check_again(self, arguments: Buffers) -> Contract:
@@ -235,13 +258,13 @@ class Plan:
         contract.require(where == self.device, "q", f"on {self.device} like the plan", str(where))
         return contract
 
-    def _bind(self, signature: tuple[Any, ...], arguments: Buffers, contract: Contract) -> Binding:
+    def _bind(self, signature: Signature, arguments: Buffers, contract: Contract) -> Binding:
         """Check every node on the buffers that it will get, and keep what runs it."""
         T, whole = self._sizes["T"], min(self._wave_tokens, self._sizes["T"])
         lengths = {N for N in (whole, T % whole) if N} if T else set()
         numbers = self._chain.numbers(contract.sizes)
         workspace = [
-            {N: {**_views(memory, {**contract.sizes, "N": N}), **numbers} for N in lengths}
+            {N: {**views(memory, {**contract.sizes, "N": N}), **numbers} for N in lengths}
             for memory in self._memory
         ]
         works: dict[int, list[Callable[[Buffers], None]]] = {}
@@ -252,11 +275,10 @@ class Plan:
                 works[N] = [
                     node.work.bind(buffers, group_range=node.part("groups")) for node in self.nodes
                 ]
-        binding = Binding(self.nodes, self.waves_in_flight, works, workspace)
+        binding = Binding(signature, self.nodes, self.waves_in_flight, works, workspace)
         while len(self._bindings) >= MOST_BINDINGS:
             self._bindings.pop(next(iter(self._bindings)))
-        self._bindings[signature] = binding
-        self._latest = (signature, binding)
+        self._bindings[signature.key] = binding
         return binding
 
     def _allocate(self) -> list[dict[str, torch.Tensor]]:
@@ -271,61 +293,6 @@ class Plan:
             for _ in range(self.waves_in_flight)
         ]
 
-    @contextlib.contextmanager
-    def _in_turn(self) -> Iterator[None]:
-        """Inside, the current stream is behind the plan's last run, whichever stream had it.
-
-        A run inside of a capture neither waits for nor records what is outside of it: its place is
-        the graph's, and the order of replays is up to who replays.
-        """
-        with devices.exclusively(self.device):
-            if self._api is None or devices.is_capturing(self._api):
-                yield
-                return
-            stream = self._api.current_stream(self.device)
-            self._keep_for(stream)
-            if self._last_run is not None:
-                stream.wait_event(self._last_run)
-            try:
-                yield
-            finally:
-                self._last_run = self._last_run or self._api.Event()
-                self._last_run.record(stream)
-
-    def _keep_for(self, stream: Any) -> None:
-        """Have the allocator keep the plan's memory until `stream` is done with it."""
-        if stream in self._streams:
-            return
-        self._streams.add(stream)
-        own = () if self._attn_out is None else (self._attn_out,)
-        for tensor in (*(t for slot in self._memory for t in slot.values()), *own):
-            devices.keep_for(tensor, stream)
-
-
-@dataclass
-class Binding:
-    """What runs the nodes on arguments of one set of shapes.
-
-    works: of the nodes, by the tokens of a wave. workspace: views by slot and tokens of a wave.
-    """
-
-    nodes: Sequence[Node]
-    slots: int
-    works: dict[int, list[Callable[[Buffers], None]]]
-    workspace: list[dict[int, Buffers]]
-    _issued: dict[int, tuple[Node, ...]] = field(default_factory=dict)
-
-    def issued(self, waves: int, tokens_of: Callable[[int], int]) -> tuple[Node, ...]:
-        """The nodes of this many waves, in their order of issue."""
-        if waves not in self._issued:
-            nodes = [
-                replace(node, wave=wave, slot=wave % self.slots, work=work)
-                for wave in range(waves)
-                for node, work in zip(self.nodes, self.works[tokens_of(wave)], strict=True)
-            ]
-            self._issued[waves] = in_order_of_issue(nodes)
-        return self._issued[waves]
-
 
 @dataclass(frozen=True)
 class Captured:
@@ -333,12 +300,12 @@ class Captured:
 
     attn_out: torch.Tensor  # [T, D] bf16
     _graph: Any
-    _in_turn: Callable[[], AbstractContextManager[None]]
+    _turns: Turns
     _arguments: Buffers  # kept alive: the graph knows their addresses
 
     def replay(self) -> torch.Tensor:
         """Returns attn_out, without synchronising."""
-        with self._in_turn():
+        with self._turns.next():
             self._graph.replay()
         return self.attn_out
 
@@ -347,36 +314,3 @@ def _handed_on(nodes: Sequence[Node]) -> list[str]:
     """Names of the buffers that the nodes make for each other."""
     written = {name for node in nodes for name in node.writes}
     return [name for name, b in BUFFERS.items() if b.lifetime == "wave" and name in written]
-
-
-def _views(memory: Mapping[str, torch.Tensor], sizes: Mapping[str, int]) -> Buffers:
-    """The part of every buffer's memory that these sizes take."""
-    return {
-        name: memory[name].view(-1)[: math.prod(extent)].view(extent)
-        for name, extent in shapes(memory, sizes).items()
-    }
-
-
-def _signature(arguments: Buffers) -> tuple[Any, ...]:
-    """What the checks look at, num_tokens apart."""
-    return tuple(
-        _of(value) if isinstance(value, torch.Tensor) else type(value)
-        for value in arguments.values()
-    )
-
-
-def _of(tensor: torch.Tensor) -> tuple[Any, ...]:
-    return tensor.shape, tensor.stride(), tensor.dtype, tensor.device
-
-
-def _refuse_aliases(contract: Contract, out: torch.Tensor, arguments: Buffers) -> None:
-    """No wave may read what another has already overwritten."""
-    if out.device.type == "meta" or not out.nbytes:
-        return
-    begin = out.data_ptr()
-    end = begin + out.nbytes
-    for name, value in arguments.items():
-        if isinstance(value, torch.Tensor):
-            first = value.data_ptr()
-            if first < end and begin < first + value.nbytes and value.nbytes:
-                contract.require(False, "out", f"memory apart from `{name}`", "an overlap")

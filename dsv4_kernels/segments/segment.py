@@ -8,9 +8,10 @@ launched before all is checked.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 
@@ -22,7 +23,8 @@ from dsv4_kernels.segments.cost import Cost, moved
 from dsv4_kernels.segments.tiles import Tiles
 
 
-class Launch(NamedTuple):
+@dataclass(frozen=True)
+class Launch:
     """A kernel launch as data.
 
     arguments: in the kernel's order, a buffer's or number's name, or a plain number. constants: its
@@ -36,8 +38,19 @@ class Launch(NamedTuple):
 
     def run(self, buffers: Mapping[str, Any]) -> None:
         """Launch it on `buffers`, on the current device and stream."""
-        values = [buffers[a] if isinstance(a, str) else a for a in self.arguments]
-        self.kernel[self.grid](*values, **self.constants)
+        values = [*self.arguments]
+        for place, name in self._named:
+            values[place] = buffers[name]
+        self._start(*values, **self.constants)
+
+    @functools.cached_property
+    def _start(self) -> Callable[..., Any]:
+        return self.kernel[self.grid]
+
+    @functools.cached_property
+    def _named(self) -> list[tuple[int, str]]:
+        """The places of the arguments that are looked up."""
+        return [(i, a) for i, a in enumerate(self.arguments) if isinstance(a, str)]
 
 
 @dataclass(frozen=True)

@@ -67,3 +67,13 @@ def test_help_lists_the_commands(capsys):
     printed = capsys.readouterr().out
     for command in ("demo", "graph", "swimlane", "ascend", "hopper", "accuracy"):
         assert f"\n    {command} " in printed
+
+
+@pytest.mark.parametrize("command", ["demo", "accuracy"])
+def test_what_is_not_in_the_wheel_says_where_it_is(command, monkeypatch, capsys):
+    def blind(name, *args):
+        raise ModuleNotFoundError(name=name.rpartition(".")[0].removesuffix(".accuracy"))
+
+    monkeypatch.setattr("importlib.import_module", blind)
+    code = main([command])
+    check_one_line(code, capsys.readouterr().err, "run it from a checkout of the repository")

@@ -1,11 +1,12 @@
 """What the README prints is what the commands print."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from dsv4_kernels.__main__ import main
-from dsv4_kernels.buffers import BUFFERS
+from dsv4_kernels.buffers import ARGUMENTS, BUFFERS
 from dsv4_kernels.chains.prefill import SCHEDULES, wave_nodes
 from dsv4_kernels.commands.diagram import mermaid
 from dsv4_kernels.commands.study.accuracy.study import Study
@@ -14,11 +15,13 @@ from dsv4_kernels.commands.support_matrix import support_table
 from dsv4_kernels.dims import PRESETS
 
 ROOT = Path(__file__).resolve().parents[2]
-README = ROOT / "README.md"
+PACKAGE = ROOT / "dsv4_kernels"
+LAUNCHER = PACKAGE / "launcher" / "README.md"
+ACCURACY = PACKAGE / "commands" / "study" / "accuracy" / "README.md"
 
 
-def between(start: str, end: str) -> str:
-    text = README.read_text()
+def between(start: str, end: str, readme: Path = ROOT / "README.md") -> str:
+    text = readme.read_text()
     begin = text.index("\n", text.index(start)) + 1
     return text[begin : text.index(end)].rstrip("\n")
 
@@ -29,14 +32,16 @@ def test_the_support_table_is_the_printed_one():
 
 def test_the_accuracy_tables_are_the_stored_results():
     stored = Study.from_json((ROOT / "bench" / "results" / "accuracy.json").read_text())
-    assert between("<!-- accuracy:", "<!-- end of accuracy") == markdown(stored), (
+    assert between("<!-- accuracy:", "<!-- end of accuracy", ACCURACY) == markdown(stored), (
         "paste: python -m dsv4_kernels accuracy --markdown --from bench/results/accuracy.json"
     )
 
 
 def test_the_diagram_is_the_printed_one(capsys):
     assert main(["graph"]) == 0
-    assert between("```mermaid", "```\n<!-- end of graph") == capsys.readouterr().out.rstrip("\n")
+    assert between(
+        "```mermaid", "```\n<!-- end of graph", LAUNCHER
+    ) == capsys.readouterr().out.rstrip("\n")
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -61,3 +66,43 @@ def test_o_packed_comes_from_the_last_to_write_it():
     assert f"n{places['merge_norm']} --" in text
     into = [line for line in text.splitlines() if line.endswith(f"--> n{proj_a}")]
     assert len(into) == 1
+
+
+def test_the_overlap_table_is_the_printed_one(capsys):
+    assert main(["graph", "--overlap", "--markdown"]) == 0
+    assert between(
+        "<!-- overlap:", "<!-- end of overlap", LAUNCHER
+    ) == capsys.readouterr().out.rstrip("\n")
+
+
+def test_the_example_runs_as_it_stands():
+    text = (ROOT / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(example, "README.md", "exec"), {})
+
+
+def test_every_argument_is_in_the_table():
+    table = between("| argument | shape", "A raw index is")
+    named = [name for row in table.splitlines() for name in re.findall(r"`(\w+)`", row)]
+    assert named == [*ARGUMENTS]
+
+
+def test_the_first_page_is_short():
+    """Two printed pages of text, tables and code apart."""
+    text = (ROOT / "README.md").read_text()
+    prose = [line for line in text.splitlines() if not line.startswith(("|", "```", "    "))]
+    assert len(" ".join(prose).split()) <= 1000
+
+
+READMES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+READMES += [
+    path
+    for folder in ("dsv4_kernels", "bench", "tests")
+    for path in (ROOT / folder).rglob("README.md")
+]
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(readme):
+    for target in re.findall(r"\]\(([^)#:]+)\)", readme.read_text()):
+        assert (readme.parent / target).exists(), target

@@ -178,3 +178,17 @@ def test_on_a_cpu_the_ratio_is_said_to_mean_nothing_for_an_npu(
 def test_a_wrong_call_is_one_sentence(options, sentence, capsys):
     assert main(["swimlane", *options]) == 2
     assert capsys.readouterr().err == f"dsv4_kernels: {sentence}\n"
+
+
+def test_a_third_schedule_is_one_entry(monkeypatch, tmp_path, capsys):
+    """Nothing else has to know of it: the swimlane draws it, the diagram prints it."""
+    monkeypatch.setitem(PRESETS, "FLASH", SMALL)
+    monkeypatch.setitem(SCHEDULES, "third", SCHEDULES["decoupled"])
+    files = ["--json", str(tmp_path / "lanes.json"), "--png", str(tmp_path / "lanes.png")]
+    assert main(["swimlane", "--tokens", "2", *files]) == 0
+    printed = capsys.readouterr().out
+    assert "third: " in printed
+    assert "decoupled / third: " in " ".join(printed.split())
+    assert (tmp_path / "lanes.png").stat().st_size > 10_000
+    assert main(["graph", "--schedule", "third"]) == 0
+    assert "dequant_sum" in capsys.readouterr().out

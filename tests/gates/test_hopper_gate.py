@@ -8,8 +8,8 @@ import pytest
 from dsv4_kernels.__main__ import main
 from dsv4_kernels.device import Target, cuda_target
 from dsv4_kernels.gates.chunk import Compiled
-from dsv4_kernels.gates.hopper.compiler import Launch
-from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, judge
+from dsv4_kernels.gates.hopper.compiler import HopperKernel
+from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, hold
 from dsv4_kernels.gates.hopper.ptxas import Assembly, assemble, read_log
 from dsv4_kernels.gates.options import chosen_tiles
 from dsv4_kernels.segments import SEGMENTS
@@ -36,11 +36,11 @@ FITS = Assembly(registers=96, spill_stores=0, spill_loads=0)
 
 def compiled(segment="proj_a", tiles=None, **launch):
     made = dict(kernel="_k", grid=128, num_warps=8, num_stages=4, shared=196608, ptx=WGMMA)
-    return Compiled(segment, tiles or ProjATiles.cuda(), Launch(**made | launch))
+    return Compiled(segment, tiles or ProjATiles.cuda(), HopperKernel(**made | launch))
 
 
 def breaches(assembly=FITS, **what):
-    return judge(compiled(**what), "FLASH", assembly).breaches
+    return hold(compiled(**what), "FLASH", assembly).breaches
 
 
 # -- what is read
@@ -64,7 +64,7 @@ def test_what_is_not_the_log_of_one_kernel_is_an_error(log):
 
 def test_wgmma_is_counted_by_shape():
     other = "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 {%r1}"
-    row = judge(compiled(ptx=f"{WGMMA}\n{other}\n{WGMMA}\n"), "FLASH", FITS)
+    row = hold(compiled(ptx=f"{WGMMA}\n{other}\n{WGMMA}\n"), "FLASH", FITS)
     assert row.wgmma == {"m64n64k16.f32.bf16.bf16": 2, "m64n128k32.s32.s8.s8": 1}
 
 
@@ -112,7 +112,7 @@ def test_a_dot_without_wgmma_is_one_and_a_vector_kernel_needs_none():
 )
 def test_resident_programs(num_warps, registers, shared, resident):
     launch = compiled(num_warps=num_warps, shared=shared)
-    assert judge(launch, "FLASH", Assembly(registers, 0, 0)).resident == resident
+    assert hold(launch, "FLASH", Assembly(registers, 0, 0)).resident == resident
 
 
 # -- tiles and the command

@@ -488,6 +488,7 @@ def test_a_run_checks_no_tensor_again(device, seed, monkeypatch):
     inputs = make_inputs(SMALL, tokens=10, start=40, seed=seed, device=device)
     plan = plan_of(inputs, wave_tokens=4)
     out = plan.run(*inputs.args()).clone()
+    plan.run(*inputs.args(), out=torch.empty_like(out))
 
     def tensor(self, argument, *rest):
         raise AssertionError(f"checked {argument}")
@@ -618,3 +619,17 @@ def test_only_what_is_written_has_memory(schedule, device, seed):
     assert ("row_scale" in memory) == (schedule == "row_barrier")
     assert memory["kv"].shape == (4, 128, SMALL.head_dim)
     assert plan.workspace_bytes == sum(tensor.nbytes for tensor in memory.values())
+
+
+@pytest.mark.parametrize(
+    ("groups_per_launch", "tokens", "streams"),
+    [(8, 4, False), (4, 4, True), (8, 10, True)],
+    ids=["one chain", "two chunks of groups", "three waves"],
+)
+def test_streams_only_where_something_may_overlap(groups_per_launch, tokens, streams, npu, seed):
+    inputs = make_inputs(EIGHT_GROUPS, tokens=tokens, start=40, seed=seed)
+    plan = plan_of(inputs, groups_per_launch=groups_per_launch, wave_tokens=4)
+    plan.run(*inputs.args())
+    used = {entry.stream for entry in npu.log if entry.kind == "launch"}
+    assert (len(used) == 4) == streams
+    assert (used == {npu.current}) != streams

@@ -26,7 +26,7 @@ SECONDS = 300  # for one call of pytest; the slowest takes a minute where nothin
 # Who else might notice, asked only where the named test does not: whole chains.
 OTHERS = ("tests/chains/test_chain.py", "tests/laws/test_guard_pages.py")
 
-Verdict = Literal["killed", "equivalent", "survived", "broken"]
+Fate = Literal["killed", "equivalent", "survived", "broken"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Outcome:
     does not even run. seen: the failing test and its message, or why there is none."""
 
     mutant: Mutant
-    verdict: Verdict
+    verdict: Fate
     seen: str
     seconds: float
 
@@ -73,7 +73,7 @@ def trial(mutant: Mutant, scratch: Path, others: bool) -> Outcome:
     """Plant one mutant in a copy of the tree and run the test that must see it."""
     begin = time.monotonic()
 
-    def outcome(verdict: Verdict, seen: str) -> Outcome:
+    def outcome(verdict: Fate, seen: str) -> Outcome:
         return Outcome(mutant, verdict, seen, time.monotonic() - begin)
 
     with tempfile.TemporaryDirectory(dir=scratch) as directory:

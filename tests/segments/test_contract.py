@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 
 import dsv4_kernels
 from dsv4_kernels import ContractError
@@ -242,6 +244,78 @@ def shared_letters(op: str) -> dict[str, list[str]]:
         for letter, names in owners.items()
         if len(names) > 1 or op in COMPUTED.get(letter, ())
     }
+
+
+class Elsewhere(torch.Tensor):
+    """A wrapper without storage of its own, as a DTensor is."""
+
+    @staticmethod
+    def __new__(cls, tensor: torch.Tensor) -> Elsewhere:
+        return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+            cls, tensor.shape, dtype=tensor.dtype, device=tensor.device
+        )
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, *rest: Any) -> NoReturn:
+        raise NotImplementedError(func)
+
+
+def freed(tensor: torch.Tensor) -> torch.Tensor:
+    """As FSDP leaves a parameter that it has sharded."""
+    tensor = tensor.clone()
+    tensor.untyped_storage().resize_(0)
+    return tensor
+
+
+def fake(tensor: torch.Tensor) -> torch.Tensor:
+    with FakeTensorMode():
+        return torch.empty(tensor.shape, dtype=tensor.dtype)
+
+
+def sparse(tensor: torch.Tensor) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tensor.to_sparse() if tensor.dim() != 2 else tensor.to_sparse_csr()
+
+
+# What stands behind a tensor that no kernel may be given, and what the message says of it.
+ODD_MEMORY = {
+    "wrapper": (Elsewhere, "^none$"),
+    "freed": (freed, "^none$"),
+    "fake": (fake, "^none$"),
+    "negated": (torch._neg_view, "^a pending negation"),  # type: ignore[attr-defined]
+    "sparse": (sparse, r"^sparse_\w+ layout$"),
+}
+
+
+def odd_tensors() -> Iterator[Any]:
+    """Every tensor argument of every op with each kind of memory."""
+    for op in INPUTS:
+        for name, (shape, dtype) in (INPUTS[op] | OUTPUTS[op]).items():
+            for kind, (change, actual) in ODD_MEMORY.items():
+                contract = words(shape, dtype) + " in plain memory$"
+                wrong = Wrong(op, the(name, change), (name,), contract, actual)
+                yield pytest.param(wrong, id=f"{op}-{name}-{kind}")
+
+
+@pytest.mark.parametrize("wrong", list(odd_tensors()))
+def test_memory_that_a_pointer_does_not_tell(wrong: Wrong) -> None:
+    """It would be read wrong in silence, or end in a segmentation fault."""
+    arguments = valid(wrong.op)
+    arguments |= wrong.change(arguments)
+    with pytest.raises(ContractError) as caught:
+        getattr(dsv4_kernels, wrong.op)(**arguments)
+    grammar = re.fullmatch(r"(\w+): `(\w+)` must be (.+), got (.+)", str(caught.value))
+    assert grammar, str(caught.value)
+    assert (grammar[1], grammar[2]) == (wrong.op, *wrong.blamed)
+    assert re.search(wrong.contract, grammar[3]), str(caught.value)
+    assert re.search(wrong.actual, grammar[4]), str(caught.value)
+
+
+def test_a_tensor_under_a_transform_has_no_memory() -> None:
+    arguments = valid("group_quant")
+    with pytest.raises(ContractError, match=r"`o_r` must be .* in plain memory, got none"):
+        torch.func.vmap(lambda x: dsv4_kernels.group_quant(x))(arguments["o_r"][None])
 
 
 def wrong_tensors() -> Iterator[Any]:

@@ -32,7 +32,7 @@ except ImportError as error:
 
 
 @dataclass
-class Row:
+class Checked:
     """What the demo learns of one segment, over all waves."""
 
     inputs: str = ""
@@ -56,7 +56,7 @@ def demo(*, preset: str, layer: str, tokens: int, start: int, seed: int) -> bool
         PRESETS[preset], layer=layer, tokens=tokens, start=start, seed=seed, device=device
     )
     names = [node.name for node in wave_nodes(PRESETS[preset], 1, groups_per_launch=10**9)]
-    rows = {name: Row() for name in names}
+    rows = {name: Checked() for name in names}
     codes: list[torch.Tensor] = []
     waves = -(-tokens // WAVE_TOKENS)
     with terminal.progress(console, words=32) as progress:
@@ -123,7 +123,7 @@ def _chain(inputs: PrefillInputs, executor: Executor | None = None) -> torch.Ten
     return prefill_sparse_attn(*inputs.args(), window=inputs.window, **options)
 
 
-def _check(node: Node, before: Buffers, after: Buffers, row: Row) -> None:
+def _check(node: Node, before: Buffers, after: Buffers, row: Checked) -> None:
     """Judge what `node` wrote against its reference on the same inputs."""
     segment = SEGMENTS[node.name]
     written = segment.outputs_of(after)
@@ -169,7 +169,7 @@ def _judge_chain(
     return table, all(allowed is None or value <= allowed for _, value, allowed, _ in figures)
 
 
-def _segment_table(rows: dict[str, Row], device: torch.device) -> Table:
+def _segment_table(rows: dict[str, Checked], device: torch.device) -> Table:
     table = Table(
         title="segments, each against its reference on the same inputs",
         caption=f"times: {_clock(device)}",

@@ -26,7 +26,7 @@ WARP_SIZE = 32
 
 
 @dataclass(frozen=True)
-class Launch:
+class HopperKernel:
     """A kernel launch as it was asked for, and what the compiler made of it.
 
     grid: programs. shared: bytes of shared memory of a program. refusal: why there is no `ptx`, if
@@ -42,7 +42,7 @@ class Launch:
     refusal: str = ""
 
 
-class CompileOnlyDriver(RecordingDriver[Launch]):
+class CompileOnlyDriver(RecordingDriver[HopperKernel]):
     """Compiles what is launched by upstream Triton, and records it."""
 
     # A pass of the compiler that fails is a RuntimeError.
@@ -69,7 +69,7 @@ class CompileOnlyDriver(RecordingDriver[Launch]):
             if ptx is None:
                 raise FileNotFoundError(f"no PTX of `{metadata.name}` in Triton's cache")
             self.launches.append(
-                Launch(
+                HopperKernel(
                     kernel=metadata.name,
                     grid=x * y * z,
                     num_warps=metadata.num_warps,
@@ -81,8 +81,8 @@ class CompileOnlyDriver(RecordingDriver[Launch]):
 
         return launch
 
-    def refused(self, why: str) -> Launch:
-        return Launch(refusal=why)
+    def refused(self, why: str) -> HopperKernel:
+        return HopperKernel(refusal=why)
 
 
 @functools.cache

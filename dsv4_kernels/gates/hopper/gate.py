@@ -12,7 +12,7 @@ from dsv4_kernels import device
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.chunk import Compiled, record_chunk
 from dsv4_kernels.gates.hopper import compiler
-from dsv4_kernels.gates.hopper.compiler import WARP_SIZE, Launch
+from dsv4_kernels.gates.hopper.compiler import WARP_SIZE, HopperKernel
 from dsv4_kernels.gates.hopper.ptxas import Assembly, assemble
 from dsv4_kernels.segments.tiles import KIB, Core
 
@@ -30,7 +30,7 @@ _WGMMA = re.compile(r"wgmma\.mma_async\.sync\.aligned\.([\w.]+)")
 
 
 @dataclass(frozen=True)
-class Row:
+class HopperRow:
     """The verdict on one segment for one preset.
 
     wgmma: instructions in the PTX by shape and types. resident: programs that a multiprocessor
@@ -49,7 +49,7 @@ class Row:
     resident: int = 0
 
 
-def judge_chunk(preset: str, tiles: Mapping[str, Any] | None = None) -> list[Row]:
+def hold_chunk(preset: str, tiles: Mapping[str, Any] | None = None) -> list[HopperRow]:
     """Compile the segments of one chunk and hold each against limits and claims.
 
     tiles: tiles to use instead of a segment's own, by segment. Raises MissingDependency without
@@ -59,18 +59,18 @@ def judge_chunk(preset: str, tiles: Mapping[str, Any] | None = None) -> list[Row
     driver = compiler.driver()
     target = device.cuda_target(driver.part)
     return [
-        judge(compiled, preset, assemble(compiled.launch.ptx, ptxas))
+        hold(compiled, preset, assemble(compiled.launch.ptx, ptxas))
         if compiled.launch.ptx
-        else Row(compiled.segment, preset, (compiled.launch.refusal.strip(),))
+        else HopperRow(compiled.segment, preset, (compiled.launch.refusal.strip(),))
         for compiled in record_chunk(target, driver, PRESETS[preset], tiles=tiles)
     ]
 
 
-def judge(compiled: Compiled[Launch], preset: str, assembly: Assembly) -> Row:
+def hold(compiled: Compiled[HopperKernel], preset: str, assembly: Assembly) -> HopperRow:
     """Hold one compiled segment against limits and claims."""
     launch = compiled.launch
     wgmma = dict(Counter(_WGMMA.findall(launch.ptx)))
-    return Row(
+    return HopperRow(
         segment=compiled.segment,
         preset=preset,
         breaches=tuple(_breaches(compiled.tiles.core, launch.shared, wgmma, assembly)),
@@ -99,7 +99,7 @@ def _breaches(
     yield from assembly.given_up
 
 
-def _resident(launch: Launch, assembly: Assembly) -> int:
+def _resident(launch: HopperKernel, assembly: Assembly) -> int:
     threads = launch.num_warps * WARP_SIZE
     registers = -(-assembly.registers // _REGISTERS_STEP) * _REGISTERS_STEP
     return min(

@@ -43,4 +43,28 @@ MUTANTS = (
         "0 <= self.groups.start <= self.groups.stop <= G + 1",
         killed_by="test_wrong_sizes",
     ),
+    mutant(
+        "a pending negation is not carried out",
+        "if tensor.is_neg():",
+        "if False:",
+        killed_by="test_memory_that_a_pointer_does_not_tell",
+    ),
+    mutant(
+        "any layout will do",
+        "if tensor.layout != torch.strided:",
+        "if tensor.is_mkldnn:",
+        killed_by="test_memory_that_a_pointer_does_not_tell",
+    ),
+    mutant(
+        "a null pointer will do",
+        "return None if pointer and (held",
+        "return None if (held",
+        killed_by="test_memory_that_a_pointer_does_not_tell",
+    ),
+    mutant(
+        "a tensor of a transform ends in torch's own error",
+        "except RuntimeError:",
+        "except TimeoutError:",
+        killed_by="test_a_tensor_under_a_transform_has_no_memory",
+    ),
 )

@@ -94,4 +94,16 @@ MUTANTS = (
         equivalent="every event is recorded again before it is waited for in the same run; they are"
         " kept apart for drivers that refuse to record an event of a capture outside of it",
     ),
+    mutant(
+        "streams for a chain without overlap",
+        "if api is None or (nodes is not None and not may_overlap(tuple(nodes))):",
+        "if api is None:",
+        killed_by="tests/launcher/test_plan.py::test_streams_only_where_something_may_overlap",
+    ),
+    mutant(
+        "never a stream",
+        "    return OnStreams(device, api)\n",
+        "    return in_order\n",
+        killed_by="tests/launcher/test_plan.py::test_streams_only_where_something_may_overlap",
+    ),
 )

@@ -5,6 +5,10 @@ from functools import partial
 from mutants.mutant import Mutant
 
 mutant = partial(Mutant, file="dsv4_kernels/launcher/plan.py", tests="tests/launcher/test_plan.py")
+binding = partial(
+    Mutant, file="dsv4_kernels/launcher/binding.py", tests="tests/launcher/test_plan.py"
+)
+turns = partial(Mutant, file="dsv4_kernels/launcher/turns.py", tests="tests/launcher/test_plan.py")
 CHAIN = "tests/chains/test_chain.py"
 
 MUTANTS = (
@@ -44,7 +48,7 @@ MUTANTS = (
         "binding.workspace[0]",
         killed_by="test_any_legal_order_gives_the_same_bytes",
     ),
-    mutant(
+    binding(
         "nodes of a wave claim another wave's workspace",
         "slot=wave % self.slots",
         "slot=wave % self.slots + wave",
@@ -64,26 +68,44 @@ MUTANTS = (
     ),
     mutant(
         "a run checks no argument",
-        "binding = self._bind(signature, arguments, self._check_again(arguments))",
-        "binding = self._latest[1]",
+        "binding = known or self._bind(signature, arguments, self._check_again(arguments))",
+        "binding = known or self._latest",
         killed_by="test_wrong_arguments_of_a_run_are_refused",
     ),
-    mutant(
+    binding(
         "strides are not looked at",
-        "return tensor.shape, tensor.stride(), tensor.dtype, tensor.device",
-        "return tensor.shape, tensor.dtype, tensor.device",
+        "                or not value.is_contiguous()\n",
+        "",
         killed_by="test_wrong_arguments_of_a_run_are_refused",
     ),
-    mutant(
+    binding(
         "dtypes are not looked at",
-        "return tensor.shape, tensor.stride(), tensor.dtype, tensor.device",
-        "return tensor.shape, tensor.stride(), tensor.device",
+        "                or value.dtype is not dtype\n",
+        "",
+        killed_by="test_wrong_arguments_of_a_run_are_refused",
+    ),
+    binding(
+        "shapes are not looked at",
+        "                or value.shape != shape\n",
+        "",
+        killed_by="test_other_sizes_are_refused",
+    ),
+    binding(
+        "devices are not looked at",
+        "                or value.device != device\n",
+        "",
+        killed_by="test_another_device_is_refused",
+    ),
+    binding(
+        "strides are not part of what was bound",
+        "            if value.is_contiguous()\n",
+        "",
         killed_by="test_wrong_arguments_of_a_run_are_refused",
     ),
     mutant(
         "a run does not check num_tokens",
-        '"num_tokens", arguments["num_tokens"], 0, self._sizes["T"]',
-        '"num_tokens", arguments["num_tokens"], -(2**31), 2**31',
+        'if type(num_tokens) is not int or not 0 <= num_tokens <= self._sizes["T"]:',
+        "if type(num_tokens) is not int:",
         killed_by="test_wrong_arguments_of_a_run_are_refused",
     ),
     mutant(
@@ -98,13 +120,13 @@ MUTANTS = (
         "while False:",
         killed_by="test_few_bindings_are_remembered",
     ),
-    mutant(
+    turns(
         "a plan's next run does not wait for its last",
         "stream.wait_event(self._last_run)",
         "stream",
         killed_by="test_a_plan_on_two_streams_keeps_its_runs_apart",
     ),
-    mutant(
+    turns(
         "a run inside of a capture waits for what is outside",
         "if self._api is None or devices.is_capturing(self._api):",
         "if self._api is None:",
@@ -124,13 +146,13 @@ MUTANTS = (
     ),
     mutant(
         "a graph does not keep its arguments",
-        "return Captured(attn_out, graph, self._in_turn, arguments)",
-        "return Captured(attn_out, graph, self._in_turn, {})",
+        "return Captured(attn_out, graph, self._turns, arguments)",
+        "return Captured(attn_out, graph, self._turns, {})",
         killed_by="test_a_capture_keeps_its_arguments_alive",
     ),
     mutant(
         "a replay does not wait for the last run",
-        "with self._in_turn():\n            self._graph.replay()",
+        "with self._turns.next():\n            self._graph.replay()",
         "with contextlib.nullcontext():\n            self._graph.replay()",
         killed_by="test_capture_and_replay",
     ),
@@ -143,20 +165,20 @@ MUTANTS = (
     ),
     mutant(
         "a run in the caller's mode",
-        "with torch.inference_mode(), devices.on(attn_out):",
-        "with devices.on(attn_out):",
+        "mode = _NO_MODE if end == T == self._wave_tokens * live else torch.inference_mode()",
+        "mode = _NO_MODE",
         killed_by="test_a_plan_of_one_mode_runs_in_another",
     ),
     mutant(
         "an output over an argument",
-        "if first < end and begin < first + value.nbytes and value.nbytes:",
-        "if first == begin and value.nbytes:",
+        "if first < end and begin < first + size and size:",
+        "if first == begin and size:",
         killed_by="test_an_output_over_an_argument_is_refused",
     ),
     mutant(
         "an output right behind an argument is refused",
-        "if first < end and begin < first + value.nbytes and value.nbytes:",
-        "if first <= end and begin <= first + value.nbytes and value.nbytes:",
+        "if first < end and begin < first + size and size:",
+        "if first < end and begin <= first + size and size:",
         killed_by="test_an_output_over_an_argument_is_refused",
     ),
     mutant(
@@ -165,16 +187,16 @@ MUTANTS = (
         "True",
         killed_by="test_a_leaf_is_no_output",
     ),
-    mutant(
+    turns(
         "the allocator is not told who uses the memory",
-        "            devices.keep_for(tensor, stream)\n",
-        "            pass\n",
+        "                    devices.keep_for(tensor, stream)\n",
+        "                    pass\n",
         killed_by="test_the_allocator_keeps_the_memory_for_every_stream_that_ran",
     ),
-    mutant(
+    turns(
         "the allocator is told at every run",
-        "        if stream in self._streams:\n            return\n",
-        "",
+        "if stream not in self._streams:",
+        "if True:",
         killed_by="test_the_allocator_keeps_the_memory_for_every_stream_that_ran",
     ),
     mutant(

@@ -13,7 +13,7 @@ from reference.bounds import relative_l2
 
 
 @dataclass(frozen=True)
-class Budget:
+class ErrorBudget:
     """Relative errors of the output, 0.01 being one percent.
 
     all: with every rounding point on. alone: with that point only. without: with all others.
@@ -29,7 +29,7 @@ class Budget:
         return sum(error**2 for error in self.alone.values()) ** 0.5
 
 
-def budget(inputs: PrefillInputs, weights: torch.Tensor) -> Budget:
+def budget(inputs: PrefillInputs, weights: torch.Tensor) -> ErrorBudget:
     """Against the fp64 oracle on `weights` [D, G*R] fp32, which wo_b was quantised from."""
     choices: dict[tuple[str, str], Collection[str]] = {("all", ""): ROUNDING_POINTS}
     for point in ROUNDING_POINTS:
@@ -41,7 +41,7 @@ def budget(inputs: PrefillInputs, weights: torch.Tensor) -> Budget:
         *inputs.args(), weights=weights, choices=list(choices.values()), window=inputs.window
     )
     found = {key: relative_l2(out, exact) for key, out in zip(choices, got, strict=True)}
-    return Budget(
+    return ErrorBudget(
         all=found["all", ""],
         alone={point: found["alone", point] for point in ROUNDING_POINTS},
         without={point: found["without", point] for point in ROUNDING_POINTS},

@@ -13,7 +13,7 @@ import torch
 
 import reference
 from dsv4_kernels.commands.study.accuracy.activations import CHAIN, DRAWN
-from dsv4_kernels.commands.study.accuracy.budget import Budget, budget
+from dsv4_kernels.commands.study.accuracy.budget import ErrorBudget, budget
 from dsv4_kernels.commands.study.accuracy.granularity import Errors, errors
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs.prefill import make_inputs
@@ -39,7 +39,7 @@ class Study:
     tokens: int
     seed: int
     granularity: dict[str, dict[str, dict[str, Errors]]]
-    budgets: dict[str, Budget]
+    budgets: dict[str, ErrorBudget]
 
     def to_json(self) -> str:
         """As read by `from_json`."""
@@ -57,7 +57,9 @@ class Study:
                 }
                 for preset, by_activations in data.pop("granularity").items()
             }
-            budgets = {preset: Budget(**found) for preset, found in data.pop("budgets").items()}
+            budgets = {
+                preset: ErrorBudget(**found) for preset, found in data.pop("budgets").items()
+            }
             return cls(granularity=granularity, budgets=budgets, **data)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ValueError("not the JSON of a study, as `accuracy --json` keeps it") from error
@@ -81,7 +83,7 @@ class Study:
 def run(presets: Sequence[str], tokens: int, seed: int, step: Callable[[str], None]) -> Study:
     """Measure; `step` is told what comes next, `steps(presets)` times."""
     granularity: dict[str, dict[str, dict[str, Errors]]] = {}
-    budgets: dict[str, Budget] = {}
+    budgets: dict[str, ErrorBudget] = {}
     for preset in presets:
         dims = PRESETS[preset]
         step(f"{preset}: drawing weights and inputs")

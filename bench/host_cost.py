@@ -1,0 +1,98 @@
+"""What a run costs the host beside its launches: ``python -m bench.host_cost``.
+
+Kernels are compiled and looked up as ever, but their code is not called: what is left is the
+launcher's own time and Triton's. The same launches through Triton alone are timed in the same run,
+turn by turn; the ratio of the two is what the launcher adds.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from dsv4_kernels import PrefillSparseAttn
+from dsv4_kernels import device as devices
+from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.inputs.prefill import make_inputs
+from dsv4_kernels.segments.segment import Launch
+
+RUNS = 1000  # of each side
+MOST = 1.1  # of the launches alone
+
+
+class NoCode:
+    """The driver of a device whose kernels do nothing."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    def launcher_cls(self, source: Any, metadata: Any) -> Any:
+        return lambda *launch: None
+
+
+def measure(preset: str = "FLASH", tokens: int = 128) -> dict[str, float]:
+    """Microseconds of a run, of its launches by Triton alone, and how many there are."""
+    inputs = make_inputs(PRESETS[preset], tokens=tokens, start=4000)
+    launched: list[tuple[Launch, list[Any]]] = []
+    keep = Launch.run
+
+    def noted(launch: Launch, buffers: Mapping[str, Any]) -> None:
+        values = [buffers[a] if isinstance(a, str) else a for a in launch.arguments]
+        launched.append((launch, values))
+        keep(launch, buffers)
+
+    with devices.on(inputs.q) as target:
+        driver = NoCode(devices.require_triton().runtime.driver.active)
+    with devices.route("cpu", target, driver):
+        Launch.run = noted  # type: ignore[method-assign]
+        try:
+            plan = PrefillSparseAttn(*inputs.args(), window=inputs.window)
+            plan.run(*inputs.args())
+        finally:
+            Launch.run = keep  # type: ignore[method-assign]
+        plan = PrefillSparseAttn(*inputs.args(), window=inputs.window)
+        arguments = inputs.args()
+
+        def alone() -> None:
+            for launch, values in launched:
+                launch.kernel[launch.grid](*values, **launch.constants)
+
+        with devices.on(inputs.q):
+            times = _in_turns([lambda: plan.run(*arguments), alone])
+    return dict(run_us=times[0], launches_us=times[1], launches=len(launched))
+
+
+def _in_turns(calls: list[Callable[[], Any]]) -> list[float]:
+    """Median microseconds of this thread's processor for every call, which take turns."""
+    samples: list[list[float]] = [[] for _ in calls]
+    for _ in range(RUNS):
+        for call, sample in zip(calls, samples, strict=True):
+            begin = time.thread_time()
+            call()
+            sample.append(1e6 * (time.thread_time() - begin))
+    return [statistics.median(sample) for sample in samples]
+
+
+def main() -> int:
+    """Print both and their ratio; 1 where it is more than it may be."""
+    torch.set_num_threads(1)
+    found = measure()
+    ratio = found["run_us"] / found["launches_us"]
+    print(
+        f"a FLASH run of {found['launches']:.0f} launches, kernels taken out, on this host: "
+        f"{found['run_us']:.0f} us, through Triton alone {found['launches_us']:.0f} us: "
+        f"{ratio:.2f}x (at most {MOST})"
+    )
+    return 0 if ratio <= MOST else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
