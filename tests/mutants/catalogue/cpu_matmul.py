@@ -104,12 +104,6 @@ MUTANTS = (
         killed_by="test_the_tile_of_a_matmul_changes_no_bit",
     ),
     calls(
-        "a transposed operand is passed as it lies",
-        "(i, j) -> (j, i)",
-        "(i, j) -> (i, j)",
-        killed_by="test_transposed_operands",
-    ),
-    calls(
         "a transpose that is wanted for itself is dropped",
         "if not any(word.search(line) for other, line in enumerate(lines) if other != place):",
         "if word:",
