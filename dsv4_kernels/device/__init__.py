@@ -105,6 +105,14 @@ class _Driver:
                 require_triton().runtime.driver.set_active(self._before)
                 self._changed.notify_all()
 
+    def lose_other_threads(self) -> None:
+        """In a forked process, where only the thread that forked goes on."""
+        self._changed = threading.Condition()
+        me, had = threading.get_ident(), bool(self._holders)
+        self._holders = [thread for thread in self._holders if thread == me]
+        if had and not self._holders:
+            require_triton().runtime.driver.set_active(self._before)
+
 
 _DRIVER = _Driver()
 
@@ -141,14 +149,6 @@ class launching:  # noqa: N801
         _DRIVER.leave()
         self._lock.release()
 
-    def lose_other_threads(self) -> None:
-        """In a forked process, where only the thread that forked goes on."""
-        self._changed = threading.Condition()
-        me, had = threading.get_ident(), bool(self._holders)
-        self._holders = [thread for thread in self._holders if thread == me]
-        if had and not self._holders:
-            require_triton().runtime.driver.set_active(self._before)
-
 
 def _driver(device: torch.device) -> Any:
     family = _FAMILIES.get(device.type)
@@ -181,7 +181,7 @@ def _after_fork() -> None:
 def _after_fork_in_child() -> None:
     _after_fork()
     _lock.cache_clear()
-    _active.lose_other_threads()
+    _DRIVER.lose_other_threads()
 
 
 os.register_at_fork(

@@ -71,7 +71,7 @@ MUTANTS = (
     devices(
         "a fork does not wait",
         "before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child",
-        "after_in_child=_active.lose_other_threads",
+        "after_in_child=_DRIVER.lose_other_threads",
         killed_by="test_a_process_forked_while_another_thread_launches",
     ),
 )
