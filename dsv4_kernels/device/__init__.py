@@ -124,30 +124,31 @@ class launching:  # noqa: N801
     be entered again and again. Raises MissingDependency as `on`.
     """
 
-    __slots__ = ("_current", "_device", "_lock")
+    __slots__ = ("_device", "_entered")
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._lock = _lock(device)
-        self._current: list[contextlib.AbstractContextManager[Any]] = []
+        self._entered: list[tuple[Any, contextlib.AbstractContextManager[Any]]] = []
 
     def __enter__(self) -> None:
         routed = _routes.get().get(self._device.type)
         driver = _driver(self._device) if routed is None else routed.driver
-        self._lock.acquire()
+        lock = _lock(self._device)  # looked up here: a forked process has others
+        lock.acquire()
         try:
             _DRIVER.enter(driver)
         except BaseException:
-            self._lock.release()
+            lock.release()
             raise
-        entered = cpu.NOTHING if routed else current(self._device)
-        entered.__enter__()
-        self._current.append(entered)
+        device = cpu.NOTHING if routed else current(self._device)
+        device.__enter__()
+        self._entered.append((lock, device))
 
     def __exit__(self, *error: object) -> None:
-        self._current.pop().__exit__(None, None, None)
+        lock, device = self._entered.pop()
+        device.__exit__(None, None, None)
         _DRIVER.leave()
-        self._lock.release()
+        lock.release()
 
 
 def _driver(device: torch.device) -> Any:
