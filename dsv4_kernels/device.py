@@ -14,7 +14,8 @@ import os
 import shutil
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,7 +29,8 @@ _CUDA_PROGRAMS = 2**31 - 1
 
 _LAUNCHING = threading.RLock()
 
-_compile_only: tuple[Target, Any] | None = None  # what launches on meta tensors are compiled for
+# By device type: what launches are for and the driver that they go to, instead of the device's own.
+_ROUTES: ContextVar[Mapping[str, tuple[Target, Any]]] = ContextVar("routes", default={})  # noqa: B039
 
 
 class MissingDependency(ImportError):
@@ -62,18 +64,18 @@ def on(tensor: torch.Tensor) -> Iterator[Target]:
     with _LAUNCHING:
         before = driver.active
         try:
-            if device.type == "cpu":
+            if device.type in _ROUTES.get():
+                target, routed = _ROUTES.get()[device.type]
+                driver.set_active(routed)
+                with routed.recording_refusals():
+                    yield target
+            elif device.type == "cpu":
                 driver.set_active(_cpu_driver())
                 yield _cpu_target()
             elif device.type in ("npu", "cuda"):
                 driver.set_active(driver.default)
                 with getattr(torch, device.type).device(device):
                     yield _target(device)
-            elif device.type == "meta" and _compile_only is not None:
-                target, compiler = _compile_only
-                driver.set_active(compiler)
-                with compiler.recording_refusals():
-                    yield target
             else:
                 raise MissingDependency(
                     f"no kernel runs on {device}: tensors must be on npu, cuda or cpu"
@@ -90,15 +92,16 @@ def exclusively() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def compile_only(target: Target, driver: Any) -> Iterator[None]:
-    """Inside, launches on meta tensors go to `driver`, which compiles them for `target`."""
-    global _compile_only
-    with _LAUNCHING:
-        _compile_only = (target, driver)
-        try:
-            yield
-        finally:
-            _compile_only = None
+def route(device_type: str, target: Target, driver: Any) -> Iterator[None]:
+    """Inside, this thread's launches on tensors of a device type go to `driver`, for `target`.
+
+    driver: a Triton driver that also has `recording_refusals()`, a context around each launch.
+    """
+    token = _ROUTES.set({**_ROUTES.get(), device_type: (target, driver)})
+    try:
+        yield
+    finally:
+        _ROUTES.reset(token)
 
 
 def best() -> torch.device:

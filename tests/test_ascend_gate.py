@@ -12,7 +12,7 @@ from dsv4_kernels.ascend import compiler
 from dsv4_kernels.ascend.gate import a_k_tile_facts, judge
 from dsv4_kernels.ascend.launches import PARTS, compile_chunk, part_target
 from dsv4_kernels.ascend.plan import read_plan
-from dsv4_kernels.device import compile_only
+from dsv4_kernels.device import route
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.segments.group_quant import GroupQuantTiles, group_quant
 from dsv4_kernels.segments.proj_a import ProjATiles, proj_a
@@ -131,7 +131,7 @@ def test_parts_have_the_cores_that_the_compiler_knows(part):
     driver = compiler.driver(part)
     driver.launches.clear()
     o_r = torch.empty(1, 1, 8, device="meta")
-    with compile_only(part_target(part), driver):
+    with route("meta", part_target(part), driver):
         group_quant(o_r)
     plan = read_plan(driver.launches[0].hivm)
     assert (plan.cube_cores, plan.vector_cores) == (PARTS[part], 2 * PARTS[part])
