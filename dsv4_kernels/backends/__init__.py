@@ -1,1 +1,1 @@
-"""Where a launch on CPU tensors can go besides machine code of the host: one package each."""
+"""Triton backends that start with triton-ascend's own front half, and a model of Ascend's cores."""

@@ -2,7 +2,7 @@
 
 | file           | what it does                                                                   |
 |----------------|--------------------------------------------------------------------------------|
-| scalar.py      | the scalar code of the IR, as Python; `ascend/counts.py` walks the same        |
+| scalar.py      | the scalar code of the IR, as Python; `counts.py` walks the same        |
 | memory.py      | byte memories at planned addresses, and views of them                          |
 | instruction.py | what a pipe can be told                                                        |
 | cube.py        | library functions of the cube core, as instructions                            |
@@ -10,7 +10,6 @@
 | order.py       | vector clocks: which accesses are ordered, whatever the pipes' speed           |
 | machine.py     | cores with in-order pipes, flags between them, and who moves next              |
 | report.py      | what was found, by kind and by the instructions that it concerns               |
-| driver.py      | `with executing(part) as reports:` - launches on CPU tensors run here          |
 
-README.md: what the model assumes, each with its source.
+`gates/ascend/execute.py` sends launches here. README.md says what the model assumes.
 """

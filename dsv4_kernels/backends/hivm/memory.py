@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsv4_kernels.ascend.plan import ELEMENT_BITS
+ELEMENT_BITS = {"i1": 1, "i8": 8, "bf16": 16, "f16": 16, "i16": 16, "i32": 32, "f32": 32, "i64": 64}
 
 # How the elements of a type lie in memory. bf16 is kept as its bits: numpy has no such type.
 _STORED = {

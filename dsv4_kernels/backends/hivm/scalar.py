@@ -2,9 +2,9 @@
 
 A kernel function becomes a generator function of a `core` and the kernel's arguments. What touches
 memory, a pipe or a flag is a method of the core (`Core`), so one translation serves all who walk
-the IR: machine.py executes it, ascend/counts.py counts it. The core's methods for calls and flags
-return what is then yielded: points where other cores and pipes may move. An operation that is not
-known here is an error.
+the IR: machine.py executes it, gates/ascend/counts.py counts it. The core's methods for calls and
+flags return what is then yielded: points where other cores and pipes may move. An operation that is
+not known here is an error.
 
 i8, i16 and i32 wrap as the hardware's do; index and i64 do not, and nothing here comes near 2**63.
 """
