@@ -23,7 +23,7 @@ PARTIAL = Dims(
 # Tiles of the matmuls are full, and K takes several steps.
 FULL = Dims(
     heads=16, head_dim=128, rope_dim=16, groups=2, o_lora_rank=256, hidden=256, window=64,
-    index_topk=64, page_rows=64,
+    index_topk=128, page_rows=64,
 )  # fmt: skip
 
 Outputs = dict[str, torch.Tensor]

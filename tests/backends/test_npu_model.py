@@ -92,7 +92,7 @@ def test_damage_is_seen_by_its_name(pattern, new, kind, monkeypatch):
 def test_a_flag_that_nobody_sets_is_a_deadlock(monkeypatch):
     launch = captured(monkeypatch, "group_quant")
     line = next(x for x in launch.hivm.splitlines() if "hir.set_flag[" in x)
-    with pytest.raises(Stopped, match="deadlock.*waits for"):
+    with pytest.raises(Stopped, match=r"deadlock.*waits for"):
         execute(replace(launch, hivm=launch.hivm.replace(line, "", 1)), PART)
 
 
