@@ -1,1 +1,1 @@
-"""Triton backends that start with triton-ascend's own front half."""
+"""Triton backends that start with triton-ascend's own front half, and a model of Ascend's cores."""

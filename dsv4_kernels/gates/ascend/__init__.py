@@ -6,6 +6,7 @@
 | launches.py | the parts, and the launches of one chunk for one of them                          |
 | plan.py     | cores, memory and double buffering, read off the IR                               |
 | counts.py   | bytes, multiplications and instructions, counted by walking the IR                |
+| execute.py  | launches on CPU tensors, run as that IR on a model of the cores                   |
 | gate.py     | all of that held against what each segment claims                                 |
 | report.py   | the command: tables and JSON                                                      |
 """

@@ -89,7 +89,7 @@ class CompileOnlyDriver(RecordingDriver["Launch"]):
             values = dict(zip(source.signature, rest[4:], strict=True))  # after metadata and hooks
             cache = get_cache_manager(metadata.hash)
             stages = {s: cache.get_file(f"{source.name}.{s}") for s in ("ttir", "ttadapter")}
-            self.launches.append(
+            self.launched(
                 Launch(
                     kernel=metadata.name,
                     grid=x * y * z,
@@ -103,6 +103,10 @@ class CompileOnlyDriver(RecordingDriver["Launch"]):
             )
 
         return launch
+
+    def launched(self, launch: Launch) -> None:
+        """What becomes of a compiled launch: a record."""
+        self.launches.append(launch)
 
     def refused(self, why: str) -> Launch:
         return Launch(refusal=why)

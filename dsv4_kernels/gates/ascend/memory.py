@@ -6,9 +6,10 @@ import re
 from collections import defaultdict
 from dataclasses import dataclass
 
+from dsv4_kernels.backends.hivm.memory import ELEMENT_BITS
+
 # HIVM's address spaces by the names of the hardware, and where the target's limit of each stands.
 SPACES = {"ub": "UB", "cbuf": "L1", "cc": "L0C"}
-ELEMENT_BITS = {"i1": 1, "i8": 8, "bf16": 16, "f16": 16, "i16": 16, "i32": 32, "f32": 32, "i64": 64}
 
 _CORE = re.compile(r"hivm\.module_core_type<(\w+)>")
 _LIMIT = re.compile(r'"(UB|L1|L0C)_SIZE", (\d+)')
