@@ -21,6 +21,7 @@ import torch
 from dsv4_kernels.arguments import ARGUMENTS, PER_TOKEN
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.rope import MAX_POSITIONS, rope_tables
+from dsv4_kernels.weights.rows import BLOCK_ELEMENTS, quantise_rows, row_blocks
 
 LAYER_RATIOS = {"SWA": 0, "CSA": 4, "HCA": 128}  # tokens per compressed slot; 0: no slots at all
 
@@ -29,10 +30,6 @@ SPARE_PAGES = 3  # pages of a pool that no table names; one would be enough to t
 # One head in 16 has no sink (-inf), the others a real one, as in the model: rare, and yet one in
 # each 16 rows, the height of a cube tile.
 SINKLESS_HEAD_STEP = 16
-
-# Elements of a temporary, 64 MiB of fp32: bounds the memory at a million tokens of context, and
-# even there leaves 64 rows to a vectorised step.
-BLOCK_ELEMENTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -172,20 +169,6 @@ def make_inputs(
     ).to(device)
 
 
-def quantise_rows(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Symmetric INT8, one scale per row (an output channel): weights ~ codes * scale[:, None].
-
-    Args:
-        weights: [D, X] fp32.
-
-    Returns:
-        codes [D, X] int8 in [-127, 127], scale [D] fp32 > 0.
-    """
-    amax = weights.abs().amax(dim=1)
-    scale = (amax / 127).clamp_min(torch.finfo(torch.float32).tiny)  # a row of zeros: 0 / tiny = 0
-    return torch.round(weights / scale[:, None]).to(torch.int8), scale
-
-
 def _normal(shape: tuple[int, ...], generator: torch.Generator, std: float = 1.0) -> torch.Tensor:
     """N(0, std**2) rounded to bf16; drawn in fp32, block by block to keep the fp32 copy small."""
     values = torch.empty(shape, dtype=torch.bfloat16)
@@ -199,10 +182,9 @@ def _draw_wo_b(dims: Dims, generator: torch.Generator) -> tuple[torch.Tensor, to
     columns = dims.groups * dims.o_lora_rank
     codes = torch.empty(dims.hidden, columns, dtype=torch.int8)
     scale = torch.empty(dims.hidden)
-    rows = max(1, BLOCK_ELEMENTS // columns)
-    for first in range(0, dims.hidden, rows):
-        block = slice(first, min(first + rows, dims.hidden))
-        weights = torch.randn(block.stop - first, columns, generator=generator) * columns**-0.5
+    for block in row_blocks(dims.hidden, columns):
+        rows = block.stop - block.start
+        weights = torch.randn(rows, columns, generator=generator) * columns**-0.5
         codes[block], scale[block] = quantise_rows(weights)
     return codes, scale
 

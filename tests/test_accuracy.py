@@ -14,7 +14,8 @@ from dsv4_kernels.accuracy.budget import budget
 from dsv4_kernels.accuracy.granularity import SCHEMES, errors
 from dsv4_kernels.accuracy.study import Study, draw_weights
 from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.inputs import PrefillInputs, make_inputs, quantise_rows
+from dsv4_kernels.inputs import PrefillInputs, make_inputs
+from dsv4_kernels.weights import quantise_rows
 from reference import ROUNDING_POINTS
 from reference.bounds import relative_l2
 

@@ -7,7 +7,8 @@ import torch
 
 import reference
 from adversary import SMALL, adversarial_inputs
-from dsv4_kernels.inputs import PrefillInputs, make_inputs, quantise_rows
+from dsv4_kernels.inputs import PrefillInputs, make_inputs
+from dsv4_kernels.weights import quantise_rows
 from reference import ROUNDING_POINTS
 from reference.bounds import CHAIN_REL_L2, relative_l2
 

@@ -16,7 +16,8 @@ from dsv4_kernels.accuracy.activations import CHAIN, DRAWN
 from dsv4_kernels.accuracy.budget import Budget, budget
 from dsv4_kernels.accuracy.granularity import Errors, errors
 from dsv4_kernels.dims import PRESETS, Dims
-from dsv4_kernels.inputs import make_inputs, quantise_rows
+from dsv4_kernels.inputs import make_inputs
+from dsv4_kernels.weights import quantise_rows
 
 # The chain's chunk: a layer with every kind of slot, past the first window, as in the demo.
 LAYER, START = "CSA", 4000
