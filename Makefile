@@ -42,7 +42,7 @@ SEED ?= $(shell date +%s)
 fuzz: $(INSTALLED)
 	@echo "$(N) contracts in $(JOBS) processes; again: make fuzz N=$(N) JOBS=$(JOBS) SEED=$(SEED)"
 	@seq $(JOBS) | OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$$((($(N) + $(JOBS) - 1) / $(JOBS))) \
-		xargs -P $(JOBS) -I{} $(BIN)/python -m pytest tests/test_fuzz.py --durations=1 \
+		xargs -P $(JOBS) -I{} $(BIN)/python -m pytest tests/laws/test_fuzz.py --durations=1 \
 		--hypothesis-seed=$(SEED){}
 
 mutants: $(INSTALLED)
@@ -50,11 +50,11 @@ mutants: $(INSTALLED)
 
 hopper-gate: $(HOPPER_INSTALLED)
 	@$(HOPPER_BIN)/python -m dsv4_kernels hopper
-	@$(HOPPER_BIN)/python -m pytest tests/test_hopper_gate.py
+	@$(HOPPER_BIN)/python -m pytest tests/gates/test_hopper_gate.py
 
 # What takes minutes or gigabytes: offsets past 2**31 elements, whole chains at full length.
 limits: $(INSTALLED)
-	@$(BIN)/python -m pytest -m limits tests/test_limits.py --durations=0
+	@$(BIN)/python -m pytest -m limits tests/laws/test_limits.py --durations=0
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

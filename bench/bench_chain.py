@@ -9,8 +9,8 @@ import pytest
 
 from bench import workloads
 from bench.scale import DEVICE, SCALE, per_preset
-from dsv4_kernels.inputs import PrefillInputs
-from dsv4_kernels.pipeline import GROUPS_PER_LAUNCH, SCHEDULES
+from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, SCHEDULES
+from dsv4_kernels.inputs.prefill import PrefillInputs
 
 Timed = Callable[..., None]
 

@@ -14,10 +14,11 @@ import torch
 from torch._dynamo.exc import BackendCompilerFailed
 
 from bench import clock, races, rivals, workloads
+from bench.costs import attention_cost
 from bench.scale import DEVICE, SCALE
 from bench.targets import OURS
-from dsv4_kernels.costs import Cost, attention_cost
-from dsv4_kernels.pipeline import Buffers
+from dsv4_kernels.buffers import Buffers
+from dsv4_kernels.segments.cost import Cost
 
 Timed = Callable[..., None]
 

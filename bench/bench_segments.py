@@ -14,7 +14,9 @@ from triton.runtime.errors import OutOfResources
 from bench import clock, workloads
 from bench.scale import DEVICE, SCALE
 from dsv4_kernels import device as devices
-from dsv4_kernels.pipeline import SEGMENTS, Buffers, Node
+from dsv4_kernels.buffers import Buffers
+from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments.segment import Segment
 from dsv4_kernels.segments.tiles import Tiles
 
 with devices.on(torch.empty(0, device=DEVICE)) as TARGET:
@@ -60,8 +62,8 @@ if DEVICE.type == "cuda":  # how wide a task, and how deep its pipeline: Ascend 
 @pytest.mark.parametrize("preset", SCALE.tokens)
 def bench_segment(preset: str, segment: str, timed: Callable[..., None]) -> None:
     """At the tiles that this device gets."""
-    node = SEGMENTS[segment]
-    _judge_and_time(node, preset, node.tiles.on(TARGET), timed, table="segments")
+    chosen = SEGMENTS[segment]
+    _judge_and_time(chosen, preset, chosen.tiles.on(TARGET), timed, table="segments")
 
 
 @pytest.mark.parametrize(
@@ -73,10 +75,10 @@ def bench_tile(
     sweep: Sweep, value: int, first_digests: dict[str, str], timed: Callable[..., None]
 ) -> None:
     """One tile at a time; what may not change a byte is held to that."""
-    node = SEGMENTS[sweep.segment]
-    tiles = dataclasses.replace(node.tiles.on(TARGET), **{sweep.tile: value})
+    segment = SEGMENTS[sweep.segment]
+    tiles = dataclasses.replace(segment.tiles.on(TARGET), **{sweep.tile: value})
     outputs = _judge_and_time(
-        node, "FLASH", tiles, timed,
+        segment, "FLASH", tiles, timed,
         table="tiles", tile=sweep.tile, value=value, own=sweep.own == value,
     )  # fmt: skip
     if sweep.same_bytes:
@@ -91,33 +93,33 @@ def first_digests() -> dict[str, str]:
 
 
 def _judge_and_time(
-    node: Node, preset: str, tiles: Tiles, timed: Callable[..., None], **facts: object
+    segment: Segment, preset: str, tiles: Tiles, timed: Callable[..., None], **facts: object
 ) -> list[torch.Tensor]:
     """Returns the outputs that were judged."""
     inputs = workloads.chunk(preset, SCALE.tokens[preset])
-    before = workloads.segment_buffers(node, preset, SCALE.tokens[preset])
+    before = workloads.segment_buffers(segment, preset, SCALE.tokens[preset])
     after = workloads.clone(before)
-    tiles = _run_with_stages_that_fit(node, after, tiles)
-    workloads.judge_segment(node, before, after)
-    cost = workloads.cost_of_segment(node, before, inputs)
+    tiles = _run_with_stages_that_fit(segment, after, tiles)
+    workloads.judge_segment(segment, before, after)
+    cost = workloads.cost_of_segment(segment, before, inputs)
     number = clock.copies(cost.bytes, DEVICE)
     sets: list[Buffers] = [after, *(workloads.clone(after) for _ in range(number - 1))]
-    outputs = list(node.outputs_of(after).values())
+    outputs = list(segment.outputs_of(after).values())
     timed(
-        [partial(node.run, buffers, tiles=tiles) for buffers in sets], cost,
-        segment=node.name, preset=preset, tokens=inputs.num_tokens, tiles=vars(tiles),
+        [partial(segment, tiles, **buffers) for buffers in sets], cost,
+        segment=segment.name, preset=preset, tokens=inputs.num_tokens, tiles=vars(tiles),
         digest=workloads.digest(outputs), **facts,
     )  # fmt: skip
     return outputs
 
 
-def _run_with_stages_that_fit(node: Node, buffers: Buffers, tiles: Tiles) -> Tiles:
+def _run_with_stages_that_fit(segment: Segment, buffers: Buffers, tiles: Tiles) -> Tiles:
     """The tiles it ran with: on a GPU a larger tile may leave memory for fewer stages only."""
     try:
-        node.run(buffers, tiles=tiles)
+        segment(tiles, **buffers)
     except OutOfResources as refusal:
         if tiles.num_stages == 1:
             pytest.skip(f"{tiles} does not fit: {refusal}")
         fewer = dataclasses.replace(tiles, num_stages=tiles.num_stages - 1)
-        return _run_with_stages_that_fit(node, buffers, fewer)
+        return _run_with_stages_that_fit(segment, buffers, fewer)
     return tiles

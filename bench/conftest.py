@@ -15,7 +15,7 @@ from bench import clock
 from bench.roof import Roof, measure_roof
 from bench.scale import DEVICE, SCALE
 from dsv4_kernels import device as devices
-from dsv4_kernels.costs import Cost
+from dsv4_kernels.segments.cost import Cost
 
 PACKAGES = ("torch", "triton", "triton-ascend", "ascendnpu-ir", "torch_npu")
 

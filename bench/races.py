@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -9,45 +10,59 @@ import torch
 import reference
 from bench import rivals, workloads
 from bench.scale import DEVICE
-from dsv4_kernels import executors, pipeline, prefill_sparse_attn
-from dsv4_kernels.costs import Cost, segment_cost
-from dsv4_kernels.inputs import PrefillInputs
-from dsv4_kernels.pipeline import Buffers, Node
+from dsv4_kernels import prefill_sparse_attn
+from dsv4_kernels.buffers import Buffers
+from dsv4_kernels.inputs.prefill import PrefillInputs
+from dsv4_kernels.launcher import executors
+from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments.cost import Cost
+from dsv4_kernels.segments.slots import SLOTS
 from reference import bounds
 
 # Up to the merged and normalised heads: FlashMLA has no inverse RoPE either.
-ATTENTION = pipeline.ATTENTION[:-1]
-PROJECTION = pipeline.PIPELINE[len(pipeline.ATTENTION) :]
+ATTENTION = ("gather_kv", "column_bias", "qk_softmax_pv", "merge_norm")
+PROJECTION = ("proj_a", "group_quant", "proj_b", "dequant_sum")
 
 # Rivals round scores to bf16: numbers up to 64, half a spacing of 0.25, times C**-0.5 = 0.044, are
 # 0.6 % of a probability at the most. P and output rounded to bf16 add 0.2 % each.
 ATTENTION_REL_L2 = 1e-2
 PROJ_A_REL_L2 = 2.0**-8  # a rival's o_r is rounded to bf16
 
-_run_attention = executors.default(ATTENTION, DEVICE)
+_run = executors.default(DEVICE)
 
 
-def attention_only(nodes: Sequence[Node], buffers: Buffers) -> None:
+def attention_only(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
     """An executor that leaves the chain after attention."""
-    _run_attention(ATTENTION, buffers)
+    _run(_of_attention(tuple(nodes)), waves)
+
+
+@functools.lru_cache(maxsize=8)
+def _of_attention(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    return tuple(node for node in nodes if node.name in ATTENTION)
 
 
 def attention(inputs: PrefillInputs) -> torch.Tensor:
     """[T, H, C] fp32 by these kernels: what `attention_only` leaves of every wave."""
     waves = []
 
-    def executor(nodes: Sequence[Node], buffers: Buffers) -> None:
-        attention_only(nodes, buffers)
-        waves.append(_heads(buffers["o_packed"], buffers["o_rope"]))
+    def executor(nodes: Sequence[Node], buffers: Sequence[Buffers]) -> None:
+        for node in nodes:
+            if node.name in ATTENTION:
+                node.run(buffers)
+            if node.name == "merge_norm":
+                own = buffers[node.wave]
+                waves.append(_heads(own["o_packed"], own["o_rope"]))
 
-    prefill_sparse_attn(*inputs.args(), window=inputs.window, executor=executor)
+    options = dict(window=inputs.window, groups_per_launch=inputs.wo_a.shape[0])
+    prefill_sparse_attn(*inputs.args(), executor=executor, **options)
     return torch.cat(waves)
 
 
 def judge_attention(inputs: PrefillInputs, got: torch.Tensor) -> None:
     """Assert that `got` [T, H, C] is the reference's within `ATTENTION_REL_L2`."""
     rows, cut = workloads.judged_rows(inputs)
-    slots = {name: getattr(cut, name) for name in (*pipeline.SLOTS, "num_tokens", "window")}
+    slots = {name: getattr(cut, name) for name in (*SLOTS, "num_tokens", "window")}
     kv = reference.gather_kv(**slots)
     bias, live = reference.column_bias(**slots)
     m, l, o = reference.qk_softmax_pv(cut.q, kv, bias)
@@ -58,20 +73,20 @@ def judge_attention(inputs: PrefillInputs, got: torch.Tensor) -> None:
 
 def projection(buffers: Buffers) -> torch.Tensor:
     """attn_out [T, D] from o_packed by these kernels, all groups in a launch."""
-    for node in PROJECTION:
-        node.run(buffers)
+    for name in PROJECTION:
+        SEGMENTS[name](None, **buffers)
     return buffers["attn_out"]
 
 
 def proj_a(buffers: Buffers) -> torch.Tensor:
     """o_r [T, G, R] by these kernels."""
-    pipeline.PROJ_A.run(buffers)
+    SEGMENTS["proj_a"](None, **buffers)
     return buffers["o_r"]
 
 
 def proj_b(buffers: Buffers) -> torch.Tensor:
     """partial [G, T, D] by these kernels."""
-    pipeline.PROJ_B.run(buffers)
+    SEGMENTS["proj_b"](None, **buffers)
     return buffers["partial"]
 
 
@@ -105,10 +120,11 @@ def cost_of(race: str, buffers: Buffers) -> Cost:
     """Of the race "proj_a", "proj_b" or "projection": the two as one, with nothing in between."""
     tensors = workloads.tensors_of(buffers)
 
-    def of_segment(node: Node) -> Cost:
-        return segment_cost(node.name, {name: tensors[name] for name in node.reads + node.writes})
+    def of_segment(name: str) -> Cost:
+        segment = SEGMENTS[name]
+        return segment.cost({name: tensors[name] for name in segment.reads + segment.writes})
 
-    a, b = of_segment(pipeline.PROJ_A), of_segment(pipeline.PROJ_B)
+    a, b = of_segment("proj_a"), of_segment("proj_b")
     if race != "projection":
         return {"proj_a": a, "proj_b": b}[race]
     ends = ("o_packed", "wo_a", "wo_b", "wo_b_scale", "attn_out")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bench.sheets import label, sheets
 from bench.targets import Result
-from dsv4_kernels import terminal
+from dsv4_kernels.commands import terminal
 
 
 def load(path: Path) -> list[Result]:

@@ -17,7 +17,7 @@ import torch
 from torch.nn.functional import pad
 
 from bench.roof import int_mm
-from dsv4_kernels.inputs import PrefillInputs
+from dsv4_kernels.inputs.prefill import PrefillInputs
 from reference.group_quant import AMAX_FLOOR
 
 Attention = Callable[[PrefillInputs], torch.Tensor]

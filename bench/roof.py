@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from bench import clock
-from dsv4_kernels.costs import Cost
+from dsv4_kernels.segments.cost import Cost
 
 # On an accelerator each side of the copy is more than any cache holds, and a product fills all
 # cores for a millisecond; on a CPU the same holds of smaller ones, in a tenth of a second.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bench.targets import OURS, Result, find, judge
-from dsv4_kernels.terminal import Sheet
+from dsv4_kernels.commands.terminal import Sheet
 
 # Headings of columns of words.
 _WORDS = {

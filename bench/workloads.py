@@ -12,12 +12,17 @@ import torch
 
 import reference
 from bench import clock
+from bench.costs import chain_cost
 from bench.scale import DEVICE, START
 from dsv4_kernels import PrefillSparseAttn, prefill_sparse_attn
-from dsv4_kernels.costs import Cost, chain_cost, segment_cost
+from dsv4_kernels.buffers import Buffers
+from dsv4_kernels.chains.prefill import wave_nodes
 from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.inputs import PrefillInputs, make_inputs
-from dsv4_kernels.pipeline import BASELINE, SLOTS, Buffers, Node
+from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
+from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.segments.cost import Cost
+from dsv4_kernels.segments.segment import Segment
+from dsv4_kernels.segments.slots import SLOTS
 from reference import bounds
 from reference.compare import compare
 from reference.slots import resolve_slots
@@ -25,6 +30,8 @@ from reference.slots import resolve_slots
 # Rows of a chunk that are judged against the references, which take a second a hundred tokens. A
 # row does not depend on its neighbours (the tests see to that), so any will do.
 JUDGED_ROWS = 16
+
+DECOUPLED = {node.name for node in wave_nodes(PRESETS["FLASH"], 1)}  # segments of that schedule
 
 
 @functools.lru_cache(maxsize=2)  # a chunk of PRO is 0.3 GiB, and benches come chunk by chunk
@@ -89,10 +96,10 @@ def handed_over(preset: str, tokens: int, schedule: str) -> Buffers:
     inputs = chunk(preset, tokens)
     kept: Buffers = {}
 
-    def executor(nodes: Sequence[Node], buffers: Buffers) -> None:
+    def executor(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
         for node in nodes:
-            node.run(buffers)
-        kept.update(buffers)
+            node.run(waves)
+        kept.update(waves[0])
 
     out = prefill_sparse_attn(
         *inputs.args(),
@@ -105,13 +112,13 @@ def handed_over(preset: str, tokens: int, schedule: str) -> Buffers:
     return kept | {"attn_out": out}
 
 
-def segment_buffers(node: Node, preset: str, tokens: int) -> Buffers:
-    """What `node` takes, and its outputs, not yet written: of what it updates, the rest is passed
-    through, and may be any bits."""
-    schedule = "row_barrier" if node.name in {n.name for n in BASELINE} else "decoupled"
+def segment_buffers(segment: Segment, preset: str, tokens: int) -> Buffers:
+    """What `segment` takes, and its outputs, not yet written: of what it updates, the rest is
+    passed through, and may be any bits."""
+    schedule = "decoupled" if segment.name in DECOUPLED else "row_barrier"
     buffers = handed_over(preset, tokens, schedule)
-    outputs = {name: poisoned_like(v) for name, v in node.outputs_of(buffers).items()}
-    return node.inputs_of(buffers) | outputs
+    outputs = {name: poisoned_like(v) for name, v in segment.outputs_of(buffers).items()}
+    return segment.inputs_of(buffers) | outputs
 
 
 def poisoned_like(tensor: torch.Tensor) -> torch.Tensor:
@@ -131,15 +138,20 @@ def clone(buffers: Buffers) -> Buffers:
     return buffers | _cloned(buffers)
 
 
-def cost_of_segment(node: Node, buffers: Buffers, inputs: PrefillInputs) -> Cost:
+def cost_of_segment(segment: Segment, buffers: Buffers, inputs: PrefillInputs) -> Cost:
     """Of its live keys only, as `cost_of_chain`."""
-    return segment_cost(node.name, tensors_of(buffers), live_keys(inputs))
+    return segment.cost(_own_tensors(segment, buffers), live_keys(inputs))
 
 
-def judge_segment(node: Node, before: Buffers, after: Buffers) -> None:
-    """Assert that what `node` made of `before` is within the bounds of its reference."""
-    for verdict in compare(node.name, node.inputs_of(before), node.outputs_of(after)):
-        assert verdict.holds, f"{node.name}: {verdict}"
+def _own_tensors(segment: Segment, buffers: Buffers) -> dict[str, torch.Tensor]:
+    names = segment.reads + segment.writes + segment.updates
+    return {name: buffers[name] for name in names}
+
+
+def judge_segment(segment: Segment, before: Buffers, after: Buffers) -> None:
+    """Assert that what `segment` made of `before` is within the bounds of its reference."""
+    for verdict in compare(segment.name, segment.inputs_of(before), segment.outputs_of(after)):
+        assert verdict.holds, f"{segment.name}: {verdict}"
 
 
 def digest(tensors: Sequence[torch.Tensor]) -> str:

@@ -17,8 +17,7 @@ from dsv4_kernels.contract import ContractError
 from dsv4_kernels.device import MissingDependency
 
 if TYPE_CHECKING:
-    from dsv4_kernels.chain import prefill_sparse_attn
-    from dsv4_kernels.plan import PrefillSparseAttn
+    from dsv4_kernels.chains.prefill import PrefillSparseAttn, prefill_sparse_attn
     from dsv4_kernels.segments.column_bias import column_bias
     from dsv4_kernels.segments.dequant_sum import dequant_sum
     from dsv4_kernels.segments.gather_kv import gather_kv
@@ -49,7 +48,10 @@ __all__ = [
     "row_quant",
 ]
 
-_MODULES = {"prefill_sparse_attn": "chain", "PrefillSparseAttn": "plan"}  # others: segments/
+_MODULES = {
+    "prefill_sparse_attn": "chains.prefill",
+    "PrefillSparseAttn": "chains.prefill",
+}  # others: segments/
 
 
 def __getattr__(name: str) -> Any:

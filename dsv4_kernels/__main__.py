@@ -10,8 +10,7 @@ from typing import NoReturn
 
 from dsv4_kernels.contract import ContractError
 from dsv4_kernels.device import MissingDependency
-from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.inputs import LAYER_RATIOS
+from dsv4_kernels.dims import LAYER_RATIOS, PRESETS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = vars(parser.parse_args(arguments))
         command = options.pop("command")
         # Imported late: each needs packages that the others do without.
-        module = importlib.import_module(f"dsv4_kernels.{_COMMANDS[command][0]}")
+        module = importlib.import_module(f"dsv4_kernels.commands.{_COMMANDS[command][0]}")
         return 0 if getattr(module, command)(**options) else 1
     except (ContractError, MissingDependency, ValueError, OSError) as error:
         print(f"dsv4_kernels: {error}", file=sys.stderr)
@@ -113,21 +112,25 @@ def _positive(text: str) -> int:
 
 # {command: (module with a function of its name, help, options)}
 _COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
-    "demo": ("demo", "run one layer's chain and check every segment", _demo),
-    "graph": ("graph", "print a schedule as a Mermaid diagram", _graph),
-    "swimlane": ("swimlane", "time every launch of both schedules, and draw them", _swimlane),
+    "demo": ("study.demo", "run one layer's chain and check every segment", _demo),
+    "graph": ("diagram", "print a schedule as a Mermaid diagram", _graph),
+    "swimlane": (
+        "swimlane.command",
+        "time every launch of both schedules, and draw them",
+        _swimlane,
+    ),
     "ascend": (
-        "ascend.report",
+        "ascend",
         "compile every segment by the Ascend compiler and check its memory plan",
         _ascend,
     ),
     "hopper": (
-        "hopper.report",
+        "hopper",
         "compile every segment by upstream Triton for sm_90 and check what it takes",
         _hopper,
     ),
     "accuracy": (
-        "accuracy.command",
+        "study.accuracy.command",
         "measure what INT8 and bf16 cost, by granularity and by rounding point",
         _accuracy,
     ),

@@ -7,12 +7,15 @@ device. Wrong values - an index out of range, say - are dealt with inside the ke
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+import operator
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 
-Dims = tuple[tuple[str | int, ...], ...]  # of a shape: entries, each a product of factors
+from dsv4_kernels.buffers import BUFFERS
+
+Entries = tuple[tuple[str | int, ...], ...]  # of a shape, each a product of factors
 
 
 class ContractError(ValueError):
@@ -23,20 +26,24 @@ class Contract:
     """The checks of one call, binding the glossary's letters to sizes as they are met.
 
     >>> contract = Contract("proj_a")
-    >>> contract.tensor("o_packed", o_packed, "G N J", torch.bfloat16)
-    >>> contract.tensor("wo_a", wo_a, "G R J", torch.bfloat16)
-    >>> o_r = contract.output("o_r", o_r, "N G R", torch.float32)
+    >>> contract.buffer("o_packed", o_packed)  # shape and dtype by the table of buffers
+    >>> contract.buffer("wo_a", wo_a)
+    >>> o_r = contract.output("o_r", o_r)
 
     A shape is letters, products of letters ("G*R") and literal sizes. The first tensor to name a
     letter binds it, later ones must agree; all tensors must be contiguous and on one device.
+
+    rows: the letter that counts a call's tokens, N of a wave or T of a chunk.
     """
 
-    def __init__(self, op: str, **sizes: int) -> None:
+    def __init__(self, op: str, rows: str = "N", **sizes: int) -> None:
         self.op = op
-        self.sizes = dict(sizes)
+        self.rows = rows
+        self.sizes: dict[str, Any] = dict(sizes)  # of letters, and numbers by name
+        self.groups = range(0)  # what `group_range` found
         self._device: tuple[str, torch.device] | None = None
 
-    def __getitem__(self, letter: str) -> int:
+    def __getitem__(self, letter: str) -> Any:
         return self.sizes[letter]
 
     def on(self, device: torch.device, argument: str) -> None:
@@ -48,13 +55,25 @@ class Contract:
         if not holds:
             raise ContractError(f"{self.op}: `{argument}` must be {contract}, got {actual}")
 
+    def one_of(self, argument: str, value: Any, known: Collection[str]) -> None:
+        """One of the names that are known."""
+        holds = isinstance(value, str) and value in known
+        self.require(holds, argument, f"one of {', '.join(known)}", repr(value))
+
     def integer(self, argument: str, value: Any, low: int, high: int | None = None) -> int:
-        """A Python int in [low, high]."""
+        """`value` as a Python int, if it is an integer of any kind in [low, high]."""
         bounds = f">= {low}" if high is None else f"in {low}..{high}"
-        fits = isinstance(value, int) and not isinstance(value, bool) and value >= low
-        fits = fits and (high is None or value <= high)
+        number = _as_int(value)
+        fits = number is not None and number >= low and (high is None or number <= high)
         self.require(fits, argument, f"an integer {bounds}", repr(value))
-        return value
+        assert number is not None
+        return number
+
+    def buffer(self, name: str, value: Any, argument: str | None = None) -> torch.Tensor:
+        """A tensor with the shape and dtype of the buffer of this name."""
+        buffer = BUFFERS[name]
+        assert isinstance(buffer.dtype, torch.dtype), f"{name} is a number"
+        return self.tensor(argument or name, value, self._own(buffer.shape), buffer.dtype)
 
     def tensor(self, argument: str, value: Any, shape: str, dtype: torch.dtype) -> torch.Tensor:
         """A contiguous tensor of `shape` and `dtype` on the device of the tensors before it."""
@@ -75,15 +94,14 @@ class Contract:
             self.require(False, argument, f"on {device} like `{first}`", str(value.device))
         return value
 
-    def output(
-        self, argument: str, value: torch.Tensor | None, shape: str, dtype: torch.dtype
-    ) -> torch.Tensor:
-        """`value` checked, or a fresh uninitialised tensor where the caller gave none."""
+    def output(self, name: str, value: torch.Tensor | None) -> torch.Tensor:
+        """`value` checked as `buffer` does, or a fresh uninitialised tensor where there is none."""
         if value is not None:
-            return self.tensor(argument, value, shape, dtype)
+            return self.buffer(name, value)
         assert self._device is not None, "an output comes after the first input"
-        sizes = [_size(dim, self.sizes) for dim in _factors(shape)]
-        return torch.empty(sizes, dtype=dtype, device=self._device[1])  # type: ignore[arg-type]
+        buffer = BUFFERS[name]
+        sizes = [_size(dim, self.sizes) for dim in _factors(self._own(buffer.shape))]
+        return torch.empty(sizes, dtype=buffer.dtype, device=self._device[1])  # type: ignore[arg-type]
 
     def power_of_two(self, letter: str, argument: str, low: int = 1) -> None:
         """The size bound to `letter` is a power of two >= `low`: a tile spans all of it."""
@@ -91,15 +109,17 @@ class Contract:
         holds = size >= low and size & (size - 1) == 0
         self.require(holds, argument, f"{letter} a power of two >= {low}", f"{letter} = {size}")
 
-    def group_range(self, groups: range | None) -> tuple[int, int]:
-        """(first group, how many) of a range inside 0..G; all of G for None."""
+    def group_range(self, groups: range | None) -> None:
+        """Binds `groups`: a range inside 0..G, all of it for None."""
         G = self.sizes["G"]
-        if groups is None:
-            return 0, G
-        fits = isinstance(groups, range) and groups.step == 1
-        fits = fits and 0 <= groups.start <= groups.stop <= G
+        self.groups = range(G) if groups is None else groups
+        fits = isinstance(self.groups, range) and self.groups.step == 1
+        fits = fits and 0 <= self.groups.start <= self.groups.stop <= G
         self.require(fits, "group_range", f"a range of groups inside 0..{G}", repr(groups))
-        return groups.start, len(groups)
+
+    def _own(self, shape: str) -> str:
+        """The shape of a buffer as this call counts tokens."""
+        return shape if self.rows == "N" else _with_rows(shape, self.rows)
 
     def _binds(self, dim: tuple[str | int, ...], size: int) -> bool:
         """Whether `size` is what `dim` says; a letter that has no size yet gets it."""
@@ -107,6 +127,21 @@ class Contract:
             self.sizes[dim[0]] = size
             return True
         return _size(dim, self.sizes) == size
+
+
+def _as_int(value: Any) -> int | None:
+    """The value as an int; None where it is no integer, as a bool is not."""
+    if isinstance(value, bool | torch.Tensor):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
+
+
+@functools.cache
+def _with_rows(shape: str, rows: str) -> str:
+    return " ".join(rows if entry == "N" else entry for entry in shape.split())
 
 
 def _size(dim: tuple[str | int, ...], sizes: Mapping[str, int]) -> int | None:
@@ -120,7 +155,7 @@ def _size(dim: tuple[str | int, ...], sizes: Mapping[str, int]) -> int | None:
     return size
 
 
-def _words(dims: Dims, sizes: Mapping[str, int], dtype: torch.dtype) -> str:
+def _words(dims: Entries, sizes: Mapping[str, int], dtype: torch.dtype) -> str:
     words = []
     for dim in dims:
         name, size = "*".join(map(str, dim)), _size(dim, sizes)
@@ -129,7 +164,7 @@ def _words(dims: Dims, sizes: Mapping[str, int], dtype: torch.dtype) -> str:
 
 
 @functools.cache
-def _factors(shape: str) -> Dims:
+def _factors(shape: str) -> Entries:
     """The entries of a shape, each as its factors: "D G*R" is (("D",), ("G", "R"))."""
     entries = [entry.split("*") for entry in shape.split()]
     return tuple(tuple(int(f) if f.isdigit() else f for f in entry) for entry in entries)

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# Tokens per compressed slot by kind of layer; 0: no slots at all.
+LAYER_RATIOS = {"SWA": 0, "CSA": 4, "HCA": 128}
+
 
 @dataclass(frozen=True)
 class Dims:
@@ -28,6 +31,13 @@ class Dims:
     window: int
     index_topk: int
     page_rows: int
+
+    def letters(self) -> dict[str, int]:
+        """The sizes by the letters of the shapes."""
+        return dict(
+            H=self.heads, C=self.head_dim, P=self.rope_dim, G=self.groups, J=self.group_inputs,
+            R=self.o_lora_rank, D=self.hidden, B=self.page_rows,
+        )  # fmt: skip
 
     @property
     def heads_per_group(self) -> int:

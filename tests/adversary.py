@@ -7,7 +7,7 @@ import dataclasses
 import torch
 
 from dsv4_kernels.dims import Dims
-from dsv4_kernels.inputs import PrefillInputs, make_inputs
+from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 
 # Sizes that no tile divides, two groups, a page size that divides nothing.
 SMALL = Dims(

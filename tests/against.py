@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 import dsv4_kernels
 from dsv4_kernels import prefill_sparse_attn
-from dsv4_kernels.inputs import PrefillInputs
-from dsv4_kernels.pipeline import SEGMENTS
+from dsv4_kernels.buffers import Buffers
+from dsv4_kernels.inputs.prefill import PrefillInputs
+from dsv4_kernels.launcher.executors import Executor
+from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.segments import SEGMENTS
 from poison import Poison, is_sentinel
 from reference.compare import compare, rope_columns
 
-OUTPUTS = {name: node.writes + node.updates for name, node in SEGMENTS.items()}
+OUTPUTS = {name: segment.writes + segment.updates for name, segment in SEGMENTS.items()}
 
 
 def chain(inputs: PrefillInputs, **options: Any) -> torch.Tensor:
     """The whole chain; options: more keyword arguments of `prefill_sparse_attn`."""
     return prefill_sparse_attn(*inputs.args(), window=inputs.window, **options)
+
+
+def keeping(name: str) -> tuple[Executor, dict[int, torch.Tensor]]:
+    """An executor that runs in order, and what it keeps: a copy of one buffer of every wave."""
+    kept: dict[int, torch.Tensor] = {}
+
+    def executor(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
+        for node in nodes:
+            node.run(waves)
+            if name in node.writes:
+                kept[node.wave] = waves[node.wave][name].clone()
+
+    return executor, kept
 
 
 def run_kernel(

@@ -20,8 +20,9 @@ def device() -> torch.device:
 
 @pytest.fixture
 def seed(request: pytest.FixtureRequest) -> int:
-    """The same on every run, different for every test and parameter."""
-    return zlib.crc32(request.node.nodeid.encode())
+    """The same on every run and in any folder, different for every test and parameter."""
+    _, _, name = request.node.nodeid.rpartition("/")
+    return zlib.crc32(f"tests/{name}".encode())
 
 
 @pytest.fixture

@@ -42,8 +42,14 @@ class Poison:
     def allocations(self) -> Iterator[None]:
         """Inside, every torch.empty - so every output and workspace - is poisoned and guarded."""
 
-        def empty(size: list[int], *, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-            assert device.type == self._device.type
+        plain = torch.empty
+
+        def empty(
+            size: list[int], *, dtype: torch.dtype, device: torch.device | str
+        ) -> torch.Tensor:
+            if device == "meta":  # a shape, no memory
+                return plain(size, dtype=dtype, device=device)
+            assert torch.device(device).type == self._device.type
             return self.tensor(*size, dtype=dtype)
 
         with mock.patch("torch.empty", empty):

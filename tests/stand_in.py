@@ -19,70 +19,151 @@ class Entry(NamedTuple):
     what: Any
 
 
+class IllegalCall(RuntimeError):
+    """What the real thing answers with an error code, and this with its reason."""
+
+
 class StandIn:
-    """What `OnStreams` and plans use of `torch.npu`, for one device."""
+    """What executors and plans use of `torch.npu`, for one device.
+
+    Captures follow the rules of CUDA graphs, which NPU graphs mirror: a stream is drawn into a
+    capture by an event that was recorded in it; a capturing stream waits for nothing recorded
+    outside (error 905); nothing outside waits for what a capture recorded once that is over (907);
+    all streams drawn in are joined before it ends (904); a graph whose capture failed is not
+    replayed.
+    """
 
     def __init__(self, device: Any) -> None:
-        self.device = device
+        self._device = device
+        self.current_device = device
         self.log: list[Entry] = []
-        self.capturing = False
+        self.kept: list[tuple[Any, Any]] = []  # (tensor, stream) that the allocator was told of
         stand_in = self
 
         class Stream:
             def __init__(self, device: Any) -> None:
-                assert device == stand_in.device, f"a stream of {device} for {stand_in.device}"
+                assert device == stand_in._device, f"a stream of {device} for {stand_in._device}"
+                self.capture: Capture | None = None
 
             def wait_event(self, event: Event) -> None:
                 assert isinstance(event, Event), "an event of another device"
-                assert event.recorded, "waits for an event that nobody recorded"
+                if not event.recorded:
+                    raise IllegalCall("waits for an event that nobody recorded")
+                if self.capture is not None and event.capture is not self.capture:
+                    raise IllegalCall("905: a capture waits for what is outside of it")
+                if event.capture is not None:
+                    if not event.capture.open:
+                        raise IllegalCall("907: waits for an event of a capture that is over")
+                    self.capture = event.capture  # drawn in
+                    self.capture.draw_in(self)
+                    self.capture.note(Entry("wait", self, event))
+                    self.capture.join(event.stream, event.recorded)
+                    return
                 stand_in.log.append(Entry("wait", self, event))
 
         class Event:
             def __init__(self, enable_timing: bool = False) -> None:
                 self.timed, self.recorded = enable_timing, 0
+                self.capture: Capture | None = None
+                self.stream: Stream | None = None
 
             def record(self, stream: Stream) -> None:
                 assert isinstance(stream, Stream), "recorded on a stream of another device"
-                stand_in.log.append(Entry("record", stream, self))
-                self.recorded = len(stand_in.log)  # the place in the log, as its time
+                self.capture, self.stream = stream.capture, stream
+                log = stand_in.log if self.capture is None else self.capture.log
+                log.append(Entry("record", stream, self))
+                self.recorded = len(log)  # the place in the log, as its time
 
             def elapsed_time(self, end: Event) -> float:
                 assert self.timed, "an event without a time"
                 assert end.timed, "an event without a time"
                 return end.recorded - self.recorded
 
+        class Capture:
+            """One capture: its own log, and of every stream drawn in whether it was joined."""
+
+            def __init__(self, origin: Stream) -> None:
+                self.log: list[Entry] = []
+                self.open = True
+                self.origin = origin
+                self.streams: dict[Stream, bool] = {}
+
+            def draw_in(self, stream: Stream) -> None:
+                if stream is not self.origin:
+                    self.streams.setdefault(stream, False)
+
+            def note(self, entry: Entry) -> None:
+                self.log.append(entry)
+                if entry.stream in self.streams:
+                    self.streams[entry.stream] = False  # it has something nobody waited for
+
+            def join(self, stream: Stream | None, recorded: int) -> None:
+                last = [i for i, e in enumerate(self.log) if e.stream is stream]
+                if stream in self.streams and last and last[-1] < recorded:
+                    self.streams[stream] = True
+
         class NPUGraph:
             log: Sequence[Entry] = ()
+            device: Any = None
 
             def replay(self) -> None:
+                if not self.log:
+                    raise IllegalCall("replays a graph whose capture failed or never was")
                 stand_in.log += [Entry("replay", stand_in.current, self)]
 
-        self.Stream, self.Event, self.NPUGraph = Stream, Event, NPUGraph
+        self.Stream, self.Event, self.NPUGraph, self._Capture = Stream, Event, NPUGraph, Capture
         self.current = Stream(device)
 
     def current_stream(self, device: Any) -> Any:
-        assert device == self.device, f"the stream of {device}, not of {self.device}"
+        assert device == self._device, f"the stream of {device}, not of {self._device}"
         return self.current
+
+    def is_current_stream_capturing(self) -> bool:
+        return self.current.capture is not None
 
     @contextlib.contextmanager
     def stream(self, stream: Any) -> Iterator[None]:
         assert isinstance(stream, self.Stream), "an unknown stream"
         before, self.current = self.current, stream
-        yield
-        self.current = before
+        try:
+            yield
+        finally:
+            self.current = before
+
+    @contextlib.contextmanager
+    def device(self, device: Any) -> Iterator[None]:
+        before, self.current_device = self.current_device, device
+        try:
+            yield
+        finally:
+            self.current_device = before
 
     @contextlib.contextmanager
     def graph(self, graph: Any) -> Iterator[None]:
         """What is issued inside goes into the graph, from a stream of its own."""
         assert isinstance(graph, self.NPUGraph), "an unknown graph"
-        outside, self.log, self.capturing = self.log, [], True
-        with self.stream(self.Stream(self.device)):
-            yield
-        graph.log, self.log, self.capturing = self.log, outside, False
+        origin = self.Stream(self._device)
+        origin.capture = capture = self._Capture(origin)
+        graph.device = self.current_device
+        try:
+            with self.stream(origin):
+                yield
+            unjoined = [stream for stream, joined in capture.streams.items() if not joined]
+            if unjoined:
+                raise IllegalCall("904: a stream drawn into the capture was not joined")
+            graph.log = capture.log
+        finally:
+            capture.open = False
+            for stream in (origin, *capture.streams):
+                stream.capture = None
 
     def launched(self, what: Any) -> None:
         """Note a launch on the current stream."""
-        self.log.append(Entry("launch", self.current, what))
+        capture, entry = self.current.capture, Entry("launch", self.current, what)
+        if capture is None:
+            self.log.append(entry)
+        else:
+            capture.note(entry)
 
 
 def happens_before(log: Sequence[Entry]) -> dict[Any, frozenset[Any]]:

@@ -16,7 +16,7 @@ import torch
 import dsv4_kernels
 from dsv4_kernels import MissingDependency
 from dsv4_kernels import device as devices
-from dsv4_kernels.device import Target
+from dsv4_kernels.device import Target, cpu, npu
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -90,7 +90,7 @@ def test_without_triton_the_package_imports_and_says_what_is_missing() -> None:
 import warnings
 warnings.simplefilter("ignore")  # torch tells that there is no numpy
 import torch
-import dsv4_kernels.dims, dsv4_kernels.inputs, dsv4_kernels.rope
+import dsv4_kernels.dims, dsv4_kernels.inputs.prefill, dsv4_kernels.inputs.rope
 print(dsv4_kernels.device.best())
 try:
     from dsv4_kernels import proj_a
@@ -223,10 +223,10 @@ def test_on_gives_the_driver_back_after_an_exception(marker: Marker, device: tor
 def test_on_gives_the_driver_back_where_it_cannot_launch(
     marker: Marker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing() -> Any:
+    def missing(triton: Any) -> Any:
         raise MissingDependency
 
-    monkeypatch.setattr(devices, "_cpu_driver", missing)
+    monkeypatch.setattr(cpu, "driver", missing)
     with pytest.raises(MissingDependency), devices.on(torch.empty(1)):
         pytest.fail("launched")
     assert active_driver() is marker
@@ -298,7 +298,7 @@ def test_a_gpu_gets_a_program_per_task() -> None:
 
 
 def test_best_is_the_cpu_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "_npu_present", lambda: False)
+    monkeypatch.setattr(npu, "_present", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cpu = devices.best()
     assert cpu == torch.device("cpu")
@@ -313,7 +313,7 @@ def test_torch_npu_without_its_libraries_is_no_npu(
     (tmp_path / "torch_npu.py").write_text(f"raise {error}('libascendcl.so: cannot open')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "torch_npu", raising=False)
-    assert devices._npu_present.__wrapped__() is False
+    assert npu._present.__wrapped__() is False
 
 
 @needs_cpu_backend

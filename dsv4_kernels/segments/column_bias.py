@@ -15,9 +15,20 @@ import torch
 import triton
 import triton.language as tl
 
-from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots, mapped, page_shift, resolve_slot
+from dsv4_kernels.device import Target
+from dsv4_kernels.segments.cost import Cost, moved
+from dsv4_kernels.segments.segment import Launch, Segment
+from dsv4_kernels.segments.slots import (
+    BLOCK_COLUMNS,
+    SLOT_NUMBERS,
+    SLOTS,
+    check_slots,
+    page_shift,
+    resolve_slot,
+    slot_numbers,
+    table,
+)
 from dsv4_kernels.segments.tiles import Budget, Core, Tiles
 
 # The lowest finite fp32. NEG + score rounds to NEG, exp(NEG - m) is 0 next to any live score, and
@@ -86,6 +97,33 @@ def _column_bias_kernel(
         tl.store(live_slots_ptr + t, live_slots)
 
 
+def _launch(contract: Contract, target: Target, tiles: ColumnBiasTiles) -> Launch:
+    B = contract["B"]
+    return Launch(
+        _column_bias_kernel,
+        target.grid("vector", contract["N"]),
+        (
+            table(contract, "ori"), table(contract, "cmp"), "cmp_sparse_indices",
+            "cmp_sparse_lens", "bias", "live_slots", *slot_numbers(contract),
+        ),
+        dict(
+            B=B, B_SHIFT=page_shift(B), DEAD=NEG, BLOCK_K=tiles.block_k, **tiles.options(target)
+        ),
+    )  # fmt: skip
+
+
+def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
+    """Of the pools it takes the shapes only."""
+    pools = ("ori_kv", "kv_overlay", "cmp_kv")
+    return moved({name: tensor for name, tensor in tensors.items() if name not in pools})
+
+
+SEGMENT = Segment(
+    "column_bias", ColumnBiasTiles, reads=SLOTS, writes=("bias", "live_slots"),
+    numbers=SLOT_NUMBERS, check=check_slots, launch=_launch, cost=_cost,
+)  # fmt: skip
+
+
 def column_bias(
     ori_kv: torch.Tensor,  # [pages, B, C] bf16
     ori_block_table: torch.Tensor,  # [n] int32
@@ -110,24 +148,9 @@ def column_bias(
     Returns (bias [N, KP] fp32 of 0 and NEG, padding columns NEG; live_slots [N] int32). Raises
     ContractError.
     """
-    contract = Contract("column_bias")
-    check_slots(
-        contract, ori_kv, ori_block_table, kv_overlay, cmp_kv, cmp_block_table,
-        cmp_sparse_indices, cmp_sparse_lens, num_tokens, window, first_token,
+    return SEGMENT(
+        tiles, ori_kv=ori_kv, ori_block_table=ori_block_table, kv_overlay=kv_overlay,
+        cmp_kv=cmp_kv, cmp_block_table=cmp_block_table, cmp_sparse_indices=cmp_sparse_indices,
+        cmp_sparse_lens=cmp_sparse_lens, num_tokens=num_tokens, window=window,
+        first_token=first_token, bias=bias, live_slots=live_slots,
     )  # fmt: skip
-    bias = contract.output("bias", bias, "N KP", torch.float32)
-    live_slots = contract.output("live_slots", live_slots, "N", torch.int32)
-    N, K, KP, B = (contract[letter] for letter in ("N", "K", "KP", "B"))
-    if N == 0:
-        return bias, live_slots
-    with device.on(bias) as target:
-        tiles = tiles or ColumnBiasTiles.on(target)
-        _column_bias_kernel[target.grid("vector", N)](
-            mapped(ori_block_table, cmp_sparse_lens), mapped(cmp_block_table, cmp_sparse_lens),
-            cmp_sparse_indices, cmp_sparse_lens, bias, live_slots,
-            contract["ori_entries"], contract["cmp_entries"], contract["ori_pages"],
-            contract["cmp_pages"], num_tokens, first_token, contract["T"], window, N, K, KP,
-            B=B, B_SHIFT=page_shift(B), DEAD=NEG, BLOCK_K=tiles.block_k,
-            **tiles.options(target),
-        )  # fmt: skip
-    return bias, live_slots

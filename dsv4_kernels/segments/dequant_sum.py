@@ -14,8 +14,9 @@ import torch
 import triton
 import triton.language as tl
 
-from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import Target
+from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import Budget, Core, Tiles
 
 
@@ -74,6 +75,28 @@ def _dequant_sum_kernel(
         tl.store(attn_out_ptr + t0 * D + t[:, None] * D + d[None, :], out, mask=mask)
 
 
+def _check(contract: Contract) -> None:
+    contract.require(contract["G"] >= 1, "partial", "[G, N, D] with G >= 1", "G = 0")
+
+
+def _launch(contract: Contract, target: Target, tiles: DequantSumTiles) -> Launch:
+    N, G, D = (contract[letter] for letter in ("N", "G", "D"))
+    return Launch(
+        _dequant_sum_kernel,
+        target.grid("vector", triton.cdiv(N, tiles.block_t) * triton.cdiv(D, tiles.block_d)),
+        ("partial", "scale", "wo_b_scale", "attn_out", N),
+        dict(
+            G=G, D=D, BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d, **tiles.options(target)
+        ),
+    )  # fmt: skip
+
+
+SEGMENT = Segment(
+    "dequant_sum", DequantSumTiles, reads=("partial", "scale", "wo_b_scale"),
+    writes=("attn_out",), check=_check, launch=_launch,
+)  # fmt: skip
+
+
 def dequant_sum(
     partial: torch.Tensor,  # [G, N, D] int32
     scale: torch.Tensor,  # [G, N] fp32
@@ -90,19 +113,4 @@ def dequant_sum(
 
     Returns attn_out [N, D] bf16. Raises ContractError.
     """
-    contract = Contract("dequant_sum")
-    contract.tensor("partial", partial, "G N D", torch.int32)
-    contract.tensor("scale", scale, "G N", torch.float32)
-    contract.tensor("wo_b_scale", wo_b_scale, "D", torch.float32)
-    attn_out = contract.output("attn_out", attn_out, "N D", torch.bfloat16)
-    N, G, D = (contract[letter] for letter in ("N", "G", "D"))
-    if attn_out.numel() == 0:
-        return attn_out
-    with device.on(attn_out) as target:
-        tiles = tiles or DequantSumTiles.on(target)
-        tasks = triton.cdiv(N, tiles.block_t) * triton.cdiv(D, tiles.block_d)
-        _dequant_sum_kernel[target.grid("vector", tasks)](
-            partial, scale, wo_b_scale, attn_out, N, G=G, D=D,
-            BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d, **tiles.options(target),
-        )  # fmt: skip
-    return attn_out
+    return SEGMENT(tiles, partial=partial, scale=scale, wo_b_scale=wo_b_scale, attn_out=attn_out)

@@ -15,9 +15,21 @@ import torch
 import triton
 import triton.language as tl
 
-from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots, mapped, page_shift, resolve_slot
+from dsv4_kernels.device import Target
+from dsv4_kernels.segments.cost import Cost, size
+from dsv4_kernels.segments.segment import Launch, Segment
+from dsv4_kernels.segments.slots import (
+    BLOCK_COLUMNS,
+    SLOT_NUMBERS,
+    SLOTS,
+    check_slots,
+    page_shift,
+    pool,
+    resolve_slot,
+    slot_numbers,
+    table,
+)
 from dsv4_kernels.segments.tiles import Budget, Core, Tiles
 
 
@@ -101,6 +113,49 @@ def _gather_kv_kernel(
             tl.store(rows_ptr + i * C + c, values)
 
 
+def _check(contract: Contract, **numbers: int) -> None:
+    check_slots(contract, **numbers)
+    contract.power_of_two("C", "kv_overlay")
+
+
+def _launch(contract: Contract, target: Target, tiles: GatherKvTiles) -> Launch:
+    N, KP, B = (contract[letter] for letter in ("N", "KP", "B"))
+    contract.require(
+        1 <= tiles.block_k <= BLOCK_COLUMNS and BLOCK_COLUMNS % tiles.block_k == 0,
+        "tiles",
+        f"of a block_k that divides {BLOCK_COLUMNS}",
+        f"block_k = {tiles.block_k}",
+    )
+    return Launch(
+        _gather_kv_kernel,
+        target.grid("vector", N * (KP // tiles.block_k)),
+        (
+            pool(contract, "ori"), table(contract, "ori"), "kv_overlay",
+            pool(contract, "cmp"), table(contract, "cmp"), "cmp_sparse_indices",
+            "cmp_sparse_lens", "kv", *slot_numbers(contract),
+        ),
+        dict(
+            B=B, B_SHIFT=page_shift(B), C=contract["C"], BLOCK_K=tiles.block_k,
+            **tiles.options(target),
+        ),
+    )  # fmt: skip
+
+
+def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
+    """Of the pools the rows that are gathered, and no more than there are."""
+    sizes = {name: size(tensor) for name, tensor in tensors.items()}
+    pools = sum(sizes.pop(name) for name in ("ori_kv", "kv_overlay", "cmp_kv"))
+    row = tensors["kv"].shape[-1] * tensors["kv"].element_size()
+    gathered = sizes["kv"] if live_keys is None else live_keys * row
+    return Cost(sum(sizes.values()) + min(pools, gathered))
+
+
+SEGMENT = Segment(
+    "gather_kv", GatherKvTiles, reads=SLOTS, writes=("kv",), numbers=SLOT_NUMBERS,
+    check=_check, launch=_launch, cost=_cost,
+)  # fmt: skip
+
+
 def gather_kv(
     ori_kv: torch.Tensor,  # [pages, B, C] bf16
     ori_block_table: torch.Tensor,  # [n] int32
@@ -127,33 +182,9 @@ def gather_kv(
 
     Returns kv; dead slots and padding columns are rows of zeros. Raises ContractError.
     """
-    contract = Contract("gather_kv")
-    check_slots(
-        contract, ori_kv, ori_block_table, kv_overlay, cmp_kv, cmp_block_table,
-        cmp_sparse_indices, cmp_sparse_lens, num_tokens, window, first_token,
+    return SEGMENT(
+        tiles, ori_kv=ori_kv, ori_block_table=ori_block_table, kv_overlay=kv_overlay,
+        cmp_kv=cmp_kv, cmp_block_table=cmp_block_table, cmp_sparse_indices=cmp_sparse_indices,
+        cmp_sparse_lens=cmp_sparse_lens, num_tokens=num_tokens, window=window,
+        first_token=first_token, kv=kv,
     )  # fmt: skip
-    kv = contract.output("kv", kv, "N KP C", torch.bfloat16)
-    contract.power_of_two("C", "kv_overlay")
-    if tiles is not None:
-        contract.require(
-            1 <= tiles.block_k <= BLOCK_COLUMNS and BLOCK_COLUMNS % tiles.block_k == 0,
-            "tiles",
-            f"of a block_k that divides {BLOCK_COLUMNS}",
-            f"block_k = {tiles.block_k}",
-        )
-    N, K, KP, B, C = (contract[letter] for letter in ("N", "K", "KP", "B", "C"))
-    if N == 0:
-        return kv
-    with device.on(kv) as target:
-        tiles = tiles or GatherKvTiles.on(target)
-        grid = target.grid("vector", N * (KP // tiles.block_k))
-        _gather_kv_kernel[grid](
-            mapped(ori_kv, kv_overlay), mapped(ori_block_table, cmp_sparse_lens), kv_overlay,
-            mapped(cmp_kv, kv_overlay), mapped(cmp_block_table, cmp_sparse_lens),
-            cmp_sparse_indices, cmp_sparse_lens, kv,
-            contract["ori_entries"], contract["cmp_entries"], contract["ori_pages"],
-            contract["cmp_pages"], num_tokens, first_token, contract["T"], window, N, K, KP,
-            B=B, B_SHIFT=page_shift(B), C=C, BLOCK_K=tiles.block_k,
-            **tiles.options(target),
-        )  # fmt: skip
-    return kv

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import triton
 import triton.language as tl
 
-from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import Target
+from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
 
 AMAX_FLOOR = 1e-4  # DeepSeek-V4's act_quant: keeps 127 / amax finite for a row of zeros
@@ -95,6 +96,34 @@ def _group_quant_kernel(
             tl.store(codes_ptr + tile + (r0 + r)[None, :], rounded.to(tl.int8), mask=mask)
 
 
+def _check(contract: Contract) -> None:
+    contract.require(contract["R"] >= 1, "o_r", "[N, G, R] with R >= 1", "R = 0")
+
+
+def _launch(contract: Contract, target: Target, tiles: GroupQuantTiles) -> Launch:
+    N, groups = contract["N"], contract.groups
+    return Launch(
+        _group_quant_kernel,
+        target.grid("vector", triton.cdiv(N, tiles.block_t) * len(groups)),
+        ("o_r", "codes", "scale", N, groups.start, len(groups)),
+        quant_constants(contract["G"], contract["R"], tiles) | tiles.options(target),
+    )
+
+
+def quant_constants(G: int, R: int, tiles: GroupQuantTiles) -> dict[str, Any]:
+    """The kernel's compile-time arguments for rows of G groups that are R wide."""
+    return dict(
+        G=G, R=R, FLOOR=AMAX_FLOOR, MAX_CODE=INT8_MAX, MAGIC=ROUND_MAGIC,
+        BLOCK_T=tiles.block_t, BLOCK_R=tiles.block_r,
+    )  # fmt: skip
+
+
+SEGMENT = Segment(
+    "group_quant", GroupQuantTiles, reads=("o_r",), writes=("codes", "scale"), by_groups=True,
+    check=_check, launch=_launch,
+)  # fmt: skip
+
+
 def group_quant(
     o_r: torch.Tensor,  # [N, G, R] fp32
     *,
@@ -113,21 +142,4 @@ def group_quant(
     NaN or Inf its scale is NaN, so that INT8 does not hide it, and its codes are unspecified.
     Raises ContractError.
     """
-    contract = Contract("group_quant")
-    contract.tensor("o_r", o_r, "N G R", torch.float32)
-    codes = contract.output("codes", codes, "N G R", torch.int8)
-    scale = contract.output("scale", scale, "G N", torch.float32)
-    N, G, R = (contract[letter] for letter in ("N", "G", "R"))
-    first_group, group_count = contract.group_range(group_range)
-    if scale.numel() == 0 or group_count == 0:
-        return codes, scale
-    with device.on(o_r) as target:
-        tiles = tiles or GroupQuantTiles.on(target)
-        grid = target.grid("vector", triton.cdiv(N, tiles.block_t) * group_count)
-        _group_quant_kernel[grid](
-            o_r, codes, scale, N, first_group, group_count, G=G, R=R,
-            FLOOR=AMAX_FLOOR, MAX_CODE=INT8_MAX, MAGIC=ROUND_MAGIC,
-            BLOCK_T=tiles.block_t, BLOCK_R=tiles.block_r,
-            **tiles.options(target),
-        )  # fmt: skip
-    return codes, scale
+    return SEGMENT(tiles, o_r=o_r, group_range=group_range, codes=codes, scale=scale)

@@ -18,8 +18,10 @@ import torch
 import triton
 import triton.language as tl
 
-from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import Target
+from dsv4_kernels.segments.cost import moved_of_heads
+from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import Budget, Core, Tiles
 
 
@@ -41,7 +43,7 @@ class InverseRopeTiles(Tiles):
         return Budget(ub=13 * self.block_h * sizes["P"] * 4)
 
 
-@triton.jit(do_not_specialize=["N"])
+@triton.jit(do_not_specialize=["N", "first_group", "group_count"])
 def _inverse_rope_kernel(
     o_rope_ptr,  # [N, H, P] fp32
     live_slots_ptr,  # [N] int32
@@ -49,6 +51,8 @@ def _inverse_rope_kernel(
     freqs_sin_ptr,  # [N, P] bf16
     o_packed_ptr,  # [G, N, J] bf16
     N,
+    first_group,
+    group_count,
     H: tl.constexpr,
     G: tl.constexpr,
     C: tl.constexpr,
@@ -60,10 +64,10 @@ def _inverse_rope_kernel(
     HEAD_TILES: tl.constexpr = (HG + BLOCK_H - 1) // BLOCK_H
     p = tl.arange(0, P)
     pair = tl.arange(0, P // 2)
-    for task in range(tl.program_id(0), N * G * HEAD_TILES, tl.num_programs(0)):
+    for task in range(tl.program_id(0), N * group_count * HEAD_TILES, tl.num_programs(0)):
         token_group = task // HEAD_TILES
-        t = (token_group // G).to(tl.int64)
-        g = token_group % G
+        t = (token_group // group_count).to(tl.int64)
+        g = first_group + token_group % group_count
         h_local = task % HEAD_TILES * BLOCK_H + tl.arange(0, BLOCK_H)
         in_group = (h_local < HG)[:, None]
 
@@ -80,6 +84,40 @@ def _inverse_rope_kernel(
         tl.store(packed_rows_ptr + (C - P + p)[None, :], y.to(tl.bfloat16), mask=in_group)
 
 
+def _check(contract: Contract) -> None:
+    H, P, G, J = (contract[letter] for letter in ("H", "P", "G", "J"))
+    contract.power_of_two("P", "o_rope", low=2)
+    heads = H // G if G and H % G == 0 else 0
+    contract.require(
+        contract["N"] * G * J == 0 or (heads > 0 and J % heads == 0 and J // heads >= P),
+        "o_packed",
+        f"[G, N, (H/G)*C] for H={H} and C >= P={P}",
+        f"G = {G}, J = {J}",
+    )
+
+
+def _launch(contract: Contract, target: Target, tiles: InverseRopeTiles) -> Launch:
+    N, H, P, G, J = (contract[letter] for letter in ("N", "H", "P", "G", "J"))
+    tasks = N * len(contract.groups) * triton.cdiv(H // G, tiles.block_h)
+    return Launch(
+        _inverse_rope_kernel,
+        target.grid("vector", tasks),
+        ("o_rope", "live_slots", "freqs_cos", "freqs_sin", "o_packed", N,
+         contract.groups.start, len(contract.groups)),
+        dict(
+            H=H, G=G, C=J // (H // G), P=P, BLOCK_H=tiles.block_h, **tiles.options(target)
+        ),
+    )  # fmt: skip
+
+
+SEGMENT = Segment(
+    "inverse_rope", InverseRopeTiles,
+    reads=("o_rope", "live_slots", "freqs_cos", "freqs_sin"), updates=("o_packed",),
+    by_groups=True, columns={"o_packed": "rope"}, check=_check, launch=_launch,
+    cost=moved_of_heads("rope"),
+)  # fmt: skip
+
+
 def inverse_rope(
     o_rope: torch.Tensor,  # [N, H, P] fp32
     live_slots: torch.Tensor,  # [N] int32
@@ -87,6 +125,7 @@ def inverse_rope(
     freqs_sin: torch.Tensor,  # [N, P] bf16
     o_packed: torch.Tensor,  # [G, N, J] bf16
     *,
+    group_range: range | None = None,
     tiles: InverseRopeTiles | None = None,
 ) -> torch.Tensor:
     """De-rotate o_rope into the rope columns of o_packed, in place (spec segment 5).
@@ -95,29 +134,11 @@ def inverse_rope(
         o_rope, o_packed: as merge_norm writes them; o_packed's other columns are not touched.
         live_slots: a token with none gets exact zeros, whatever its cos and sin hold.
         freqs_cos, freqs_sin: the tokens' rows of the RoPE tables; the first P/2 columns are used.
+        group_range: the groups whose heads to turn back, all if None.
 
     Returns o_packed. Raises ContractError.
     """
-    contract = Contract("inverse_rope")
-    contract.tensor("o_rope", o_rope, "N H P", torch.float32)
-    contract.tensor("live_slots", live_slots, "N", torch.int32)
-    contract.tensor("freqs_cos", freqs_cos, "N P", torch.bfloat16)
-    contract.tensor("freqs_sin", freqs_sin, "N P", torch.bfloat16)
-    contract.tensor("o_packed", o_packed, "G N J", torch.bfloat16)
-    N, H, P, G, J = (contract[letter] for letter in ("N", "H", "P", "G", "J"))
-    contract.power_of_two("P", "o_rope", low=2)
-    if o_packed.numel() == 0:
-        return o_packed
-    whole = H % G == 0 and H > 0 and J % (H // G) == 0 and J // (H // G) >= P
-    contract.require(
-        whole, "o_packed", f"[G, N, (H/G)*C] for H={H} and C >= P={P}", f"G = {G}, J = {J}"
-    )
-    with device.on(o_packed) as target:
-        tiles = tiles or InverseRopeTiles.on(target)
-        grid = target.grid("vector", N * G * triton.cdiv(H // G, tiles.block_h))
-        _inverse_rope_kernel[grid](
-            o_rope, live_slots, freqs_cos, freqs_sin, o_packed, N,
-            H=H, G=G, C=J // (H // G), P=P, BLOCK_H=tiles.block_h,
-            **tiles.options(target),
-        )  # fmt: skip
-    return o_packed
+    return SEGMENT(
+        tiles, o_rope=o_rope, live_slots=live_slots, freqs_cos=freqs_cos, freqs_sin=freqs_sin,
+        group_range=group_range, o_packed=o_packed,
+    )  # fmt: skip

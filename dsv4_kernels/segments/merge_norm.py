@@ -18,9 +18,11 @@ import torch
 import triton
 import triton.language as tl
 
-from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import Target
 from dsv4_kernels.segments.column_bias import NEG
+from dsv4_kernels.segments.cost import moved_of_heads
+from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
 
 
@@ -43,7 +45,7 @@ class MergeNormTiles(Tiles):
         return Budget(ub=9 * self.block_h * sizes["C"] * 4 + 2 * KIB)
 
 
-@triton.jit(do_not_specialize=["N", "NB"])
+@triton.jit(do_not_specialize=["N", "NB", "first_group", "group_count"])
 def _merge_norm_kernel(
     m_ptr,  # [N, NB, H] fp32
     l_ptr,  # [N, NB, H] fp32
@@ -54,6 +56,8 @@ def _merge_norm_kernel(
     o_rope_ptr,  # [N, H, P] fp32
     N,
     NB,
+    first_group,
+    group_count,
     H: tl.constexpr,
     G: tl.constexpr,
     C: tl.constexpr,
@@ -65,10 +69,10 @@ def _merge_norm_kernel(
     HG: tl.constexpr = H // G
     HEAD_TILES: tl.constexpr = (HG + BLOCK_H - 1) // BLOCK_H
     c = tl.arange(0, C)
-    for task in range(tl.program_id(0), N * G * HEAD_TILES, tl.num_programs(0)):
+    for task in range(tl.program_id(0), N * group_count * HEAD_TILES, tl.num_programs(0)):
         token_group = task // HEAD_TILES
-        t = (token_group // G).to(tl.int64)
-        g = token_group % G
+        t = (token_group // group_count).to(tl.int64)
+        g = first_group + token_group % group_count
         h_local = task % HEAD_TILES * BLOCK_H + tl.arange(0, BLOCK_H)
         in_group = h_local < HG
         h = g * HG + h_local
@@ -103,6 +107,38 @@ def _merge_norm_kernel(
         tl.store(rope_rows_ptr + (c - (C - P))[None, :], n, mask=rope)
 
 
+def _check(contract: Contract, groups: int, rope_dim: int) -> None:
+    NB, H, C = (contract[letter] for letter in ("NB", "H", "C"))
+    contract.require(NB >= 1, "m", "[N, NB, H] with NB >= 1", "NB = 0")
+    contract.power_of_two("C", "o")
+    groups = contract.integer("groups", groups, 1)
+    contract.require(H % groups == 0, "groups", f"a divisor of H={H}", str(groups))
+    rope_dim = contract.integer("rope_dim", rope_dim, 2, C)
+    contract.sizes.update(G=groups, P=rope_dim, J=H // groups * C)
+    contract.power_of_two("P", "rope_dim")
+
+
+def _launch(contract: Contract, target: Target, tiles: MergeNormTiles) -> Launch:
+    N, NB, H, G, C, P = (contract[letter] for letter in ("N", "NB", "H", "G", "C", "P"))
+    tasks = N * len(contract.groups) * triton.cdiv(H // G, tiles.block_h)
+    return Launch(
+        _merge_norm_kernel,
+        target.grid("vector", tasks),
+        ("m", "l", "o", "live_slots", "attn_sink", "o_packed", "o_rope", N, NB,
+         contract.groups.start, len(contract.groups)),
+        dict(
+            H=H, G=G, C=C, P=P, LOWEST=NEG, BLOCK_H=tiles.block_h, **tiles.options(target)
+        ),
+    )  # fmt: skip
+
+
+SEGMENT = Segment(
+    "merge_norm", MergeNormTiles, reads=("m", "l", "o", "live_slots", "attn_sink"),
+    writes=("o_packed", "o_rope"), numbers=("groups", "rope_dim"), by_groups=True,
+    columns={"o_packed": "nope"}, check=_check, launch=_launch, cost=moved_of_heads("nope"),
+)  # fmt: skip
+
+
 def merge_norm(
     m: torch.Tensor,  # [N, NB, H] fp32
     l: torch.Tensor,  # [N, NB, H] fp32
@@ -112,6 +148,7 @@ def merge_norm(
     *,
     groups: int,
     rope_dim: int,
+    group_range: range | None = None,
     o_packed: torch.Tensor | None = None,
     o_rope: torch.Tensor | None = None,
     tiles: MergeNormTiles | None = None,
@@ -124,34 +161,12 @@ def merge_norm(
         attn_sink: unscaled logit per head; -inf is plain softmax, +inf gives zeros.
         groups: G, a divisor of H.
         rope_dim: P, a power of two below C.
+        group_range: the groups whose heads to merge, all if None; others' outputs stay.
 
     Returns (o_packed [G, N, J] bf16 without its rope columns, which inverse_rope writes;
     o_rope [N, H, P] fp32). Raises ContractError.
     """
-    contract = Contract("merge_norm")
-    contract.tensor("m", m, "N NB H", torch.float32)
-    contract.tensor("l", l, "N NB H", torch.float32)
-    contract.tensor("o", o, "N NB H C", torch.float32)
-    contract.tensor("live_slots", live_slots, "N", torch.int32)
-    contract.tensor("attn_sink", attn_sink, "H", torch.float32)
-    N, NB, H, C = (contract[letter] for letter in ("N", "NB", "H", "C"))
-    contract.require(NB >= 1, "m", "[N, NB, H] with NB >= 1", "NB = 0")
-    contract.power_of_two("C", "o")
-    contract.integer("groups", groups, 1)
-    contract.require(H % groups == 0, "groups", f"a divisor of H={H}", str(groups))
-    contract.integer("rope_dim", rope_dim, 2, C)
-    contract.sizes.update(G=groups, P=rope_dim, J=H // groups * C)
-    contract.power_of_two("P", "rope_dim")
-    o_packed = contract.output("o_packed", o_packed, "G N J", torch.bfloat16)
-    o_rope = contract.output("o_rope", o_rope, "N H P", torch.float32)
-    if o_packed.numel() == 0:
-        return o_packed, o_rope
-    with device.on(o) as target:
-        tiles = tiles or MergeNormTiles.on(target)
-        grid = target.grid("vector", N * groups * triton.cdiv(H // groups, tiles.block_h))
-        _merge_norm_kernel[grid](
-            m, l, o, live_slots, attn_sink, o_packed, o_rope, N, NB,
-            H=H, G=groups, C=C, P=rope_dim, LOWEST=NEG, BLOCK_H=tiles.block_h,
-            **tiles.options(target),
-        )  # fmt: skip
-    return o_packed, o_rope
+    return SEGMENT(
+        tiles, m=m, l=l, o=o, live_slots=live_slots, attn_sink=attn_sink, groups=groups,
+        rope_dim=rope_dim, group_range=group_range, o_packed=o_packed, o_rope=o_rope,
+    )  # fmt: skip

@@ -15,8 +15,10 @@ import torch
 import triton
 import triton.language as tl
 
-from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import Target
+from dsv4_kernels.segments.cost import Cost, moved
+from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import Budget, Core, Tiles
 
 
@@ -97,6 +99,37 @@ def _proj_a_kernel(
         tl.store(tile_ptr + r[None, :], acc, mask=in_tokens & in_rank[None, :])
 
 
+def _check(contract: Contract) -> None:
+    # The accumulator of a loop that never runs is not zero on Ascend.
+    contract.require(contract["J"] >= 1, "o_packed", "[G, N, J] with J >= 1", "J = 0")
+
+
+def _launch(contract: Contract, target: Target, tiles: ProjATiles) -> Launch:
+    N, G, R, J = (contract[letter] for letter in ("N", "G", "R", "J"))
+    groups = contract.groups
+    tasks = len(groups) * triton.cdiv(R, tiles.block_r) * triton.cdiv(N, tiles.block_t)
+    return Launch(
+        _proj_a_kernel,
+        target.grid("cube", tasks),
+        ("o_packed", "wo_a", "o_r", N, groups.start, len(groups)),
+        dict(
+            G=G, R=R, J=J, BLOCK_T=tiles.block_t, BLOCK_R=tiles.block_r,
+            A_K_TILE=tiles.a_k_tile, **tiles.options(target),
+        ),
+    )  # fmt: skip
+
+
+def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
+    tokens = tensors["o_packed"].shape[1]
+    return Cost(moved(tensors).bytes, bf16_flop=2 * tokens * tensors["wo_a"].numel())
+
+
+SEGMENT = Segment(
+    "proj_a", ProjATiles, reads=("o_packed", "wo_a"), writes=("o_r",), by_groups=True,
+    check=_check, launch=_launch, cost=_cost,
+)  # fmt: skip
+
+
 def proj_a(
     o_packed: torch.Tensor,  # [G, N, J] bf16
     wo_a: torch.Tensor,  # [G, R, J] bf16
@@ -112,22 +145,4 @@ def proj_a(
 
     Returns o_r [N, G, R] fp32. Raises ContractError.
     """
-    contract = Contract("proj_a")
-    contract.tensor("o_packed", o_packed, "G N J", torch.bfloat16)
-    contract.tensor("wo_a", wo_a, "G R J", torch.bfloat16)
-    o_r = contract.output("o_r", o_r, "N G R", torch.float32)
-    N, G, R, J = (contract[letter] for letter in ("N", "G", "R", "J"))
-    # The accumulator of a loop that never runs is not zero on Ascend.
-    contract.require(J >= 1, "o_packed", "[G, N, J] with J >= 1", "J = 0")
-    first_group, group_count = contract.group_range(group_range)
-    if o_r.numel() == 0 or group_count == 0:
-        return o_r
-    with device.on(o_r) as target:
-        tiles = tiles or ProjATiles.on(target)
-        tasks = group_count * triton.cdiv(R, tiles.block_r) * triton.cdiv(N, tiles.block_t)
-        _proj_a_kernel[target.grid("cube", tasks)](
-            o_packed, wo_a, o_r, N, first_group, group_count, G=G, R=R, J=J,
-            BLOCK_T=tiles.block_t, BLOCK_R=tiles.block_r, A_K_TILE=tiles.a_k_tile,
-            **tiles.options(target),
-        )  # fmt: skip
-    return o_r
+    return SEGMENT(tiles, o_packed=o_packed, wo_a=wo_a, group_range=group_range, o_r=o_r)

@@ -14,8 +14,10 @@ import torch
 import triton
 import triton.language as tl
 
-from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import Target
+from dsv4_kernels.segments.cost import Cost, moved
+from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import Budget, Core, Tiles
 
 # |partial| <= 127 * 128 * R must stay below 2**31: activation codes are in [-127, 127], and weights
@@ -113,6 +115,38 @@ def _proj_b_kernel(
         tl.store(tile_ptr + d[None, :], acc, mask=in_tokens & in_hidden[None, :])
 
 
+def _check(contract: Contract) -> None:
+    R = contract["R"]
+    contract.require(1 <= R <= MAX_RANK, "codes", f"[N, G, R] with R in 1..{MAX_RANK}", f"R = {R}")
+
+
+def _launch(contract: Contract, target: Target, tiles: ProjBTiles) -> Launch:
+    N, G, R, D = (contract[letter] for letter in ("N", "G", "R", "D"))
+    groups = contract.groups
+    tasks = len(groups) * triton.cdiv(D, tiles.block_d) * triton.cdiv(N, tiles.block_t)
+    return Launch(
+        _proj_b_kernel,
+        target.grid("cube", tasks),
+        ("codes", "wo_b", "partial", N, groups.start, len(groups)),
+        dict(
+            G=G, R=R, D=D, BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d,
+            B_K_TILE=tiles.b_k_tile, **tiles.options(target),
+        ),
+    )  # fmt: skip
+
+
+def int8_cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
+    """Every tensor once, and the product of codes and wo_b."""
+    tokens = tensors["codes"].shape[0]
+    return Cost(moved(tensors).bytes, int8_flop=2 * tokens * tensors["wo_b"].numel())
+
+
+SEGMENT = Segment(
+    "proj_b", ProjBTiles, reads=("codes", "wo_b"), writes=("partial",), by_groups=True,
+    check=_check, launch=_launch, cost=int8_cost,
+)  # fmt: skip
+
+
 def proj_b(
     codes: torch.Tensor,  # [N, G, R] int8
     wo_b: torch.Tensor,  # [D, G*R] int8
@@ -130,21 +164,4 @@ def proj_b(
 
     Returns partial [G, N, D] int32. Raises ContractError.
     """
-    contract = Contract("proj_b")
-    contract.tensor("codes", codes, "N G R", torch.int8)
-    contract.tensor("wo_b", wo_b, "D G*R", torch.int8)
-    partial = contract.output("partial", partial, "G N D", torch.int32)
-    N, G, R, D = (contract[letter] for letter in ("N", "G", "R", "D"))
-    contract.require(1 <= R <= MAX_RANK, "codes", f"[N, G, R] with R in 1..{MAX_RANK}", f"R = {R}")
-    first_group, group_count = contract.group_range(group_range)
-    if partial.numel() == 0 or group_count == 0:
-        return partial
-    with device.on(partial) as target:
-        tiles = tiles or ProjBTiles.on(target)
-        tasks = group_count * triton.cdiv(D, tiles.block_d) * triton.cdiv(N, tiles.block_t)
-        _proj_b_kernel[target.grid("cube", tasks)](
-            codes, wo_b, partial, N, first_group, group_count, G=G, R=R, D=D,
-            BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d, B_K_TILE=tiles.b_k_tile,
-            **tiles.options(target),
-        )  # fmt: skip
-    return partial
+    return SEGMENT(tiles, codes=codes, wo_b=wo_b, group_range=group_range, partial=partial)

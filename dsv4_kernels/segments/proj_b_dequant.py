@@ -15,9 +15,10 @@ import torch
 import triton
 import triton.language as tl
 
-from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.segments.proj_b import MAX_RANK, int8_dot
+from dsv4_kernels.device import Target
+from dsv4_kernels.segments.proj_b import MAX_RANK, int8_cost, int8_dot
+from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
 
 
@@ -91,6 +92,32 @@ def _proj_b_dequant_kernel(
         tl.store(tile_ptr + d[None, :], out.to(tl.bfloat16), mask=in_tile)
 
 
+def _check(contract: Contract) -> None:
+    K = contract["G"] * contract["R"]
+    contract.require(
+        1 <= K <= MAX_RANK, "codes", f"[N, G, R] with G*R in 1..{MAX_RANK}", f"G*R = {K}"
+    )
+
+
+def _launch(contract: Contract, target: Target, tiles: ProjBDequantTiles) -> Launch:
+    N, D, K = contract["N"], contract["D"], contract["G"] * contract["R"]
+    return Launch(
+        _proj_b_dequant_kernel,
+        target.grid("cube", triton.cdiv(D, tiles.block_d) * triton.cdiv(N, tiles.block_t)),
+        ("codes", "wo_b", "row_scale", "wo_b_scale", "attn_out", N),
+        dict(
+            K=K, D=D, BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d, B_K_TILE=tiles.b_k_tile,
+            **tiles.options(target),
+        ),
+    )  # fmt: skip
+
+
+SEGMENT = Segment(
+    "proj_b_dequant", ProjBDequantTiles, reads=("codes", "wo_b", "row_scale", "wo_b_scale"),
+    writes=("attn_out",), check=_check, launch=_launch, cost=int8_cost,
+)  # fmt: skip
+
+
 def proj_b_dequant(
     codes: torch.Tensor,  # [N, G, R] int8
     wo_b: torch.Tensor,  # [D, G*R] int8
@@ -110,24 +137,7 @@ def proj_b_dequant(
 
     Returns attn_out [N, D] bf16. Raises ContractError.
     """
-    contract = Contract("proj_b_dequant")
-    contract.tensor("codes", codes, "N G R", torch.int8)
-    contract.tensor("wo_b", wo_b, "D G*R", torch.int8)
-    contract.tensor("row_scale", row_scale, "N", torch.float32)
-    contract.tensor("wo_b_scale", wo_b_scale, "D", torch.float32)
-    attn_out = contract.output("attn_out", attn_out, "N D", torch.bfloat16)
-    N, D, K = contract["N"], contract["D"], contract["G"] * contract["R"]
-    contract.require(
-        1 <= K <= MAX_RANK, "codes", f"[N, G, R] with G*R in 1..{MAX_RANK}", f"G*R = {K}"
-    )
-    if attn_out.numel() == 0:
-        return attn_out
-    with device.on(attn_out) as target:
-        tiles = tiles or ProjBDequantTiles.on(target)
-        tasks = triton.cdiv(D, tiles.block_d) * triton.cdiv(N, tiles.block_t)
-        _proj_b_dequant_kernel[target.grid("cube", tasks)](
-            codes, wo_b, row_scale, wo_b_scale, attn_out, N, K=K, D=D,
-            BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d, B_K_TILE=tiles.b_k_tile,
-            **tiles.options(target),
-        )  # fmt: skip
-    return attn_out
+    return SEGMENT(
+        tiles, codes=codes, wo_b=wo_b, row_scale=row_scale, wo_b_scale=wo_b_scale,
+        attn_out=attn_out,
+    )  # fmt: skip

@@ -18,8 +18,10 @@ import torch
 import triton
 import triton.language as tl
 
-from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import Target
+from dsv4_kernels.segments.cost import Cost, attention_flop, moved
+from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
 
@@ -103,6 +105,44 @@ def _qk_softmax_pv_kernel(
             tl.store(o_rows_ptr + c[None, :], o, mask=in_heads[:, None])
 
 
+def _check(contract: Contract, softmax_scale: float | None = None) -> None:
+    KP = contract["KP"]
+    contract.require(KP % BLOCK_COLUMNS == 0, "kv", "KP a multiple of 128", f"KP = {KP}")
+    contract.power_of_two("C", "q", low=16)  # the cube multiplies fractals of 16
+    is_number = isinstance(softmax_scale, int | float) and not isinstance(softmax_scale, bool)
+    contract.require(
+        softmax_scale is None or is_number, "softmax_scale", "a number", repr(softmax_scale)
+    )
+    scale = contract["C"] ** -0.5 if softmax_scale is None else float(softmax_scale)
+    contract.sizes.update(NB=KP // BLOCK_COLUMNS, softmax_scale=scale)
+
+
+def _launch(contract: Contract, target: Target, tiles: QkSoftmaxPvTiles) -> Launch:
+    N, NB, H, C = (contract[letter] for letter in ("N", "NB", "H", "C"))
+    task_h = H if tiles.heads_per_task is None else tiles.heads_per_task
+    return Launch(
+        _qk_softmax_pv_kernel,
+        target.grid("cube", N * NB * triton.cdiv(H, task_h)),
+        ("q", "kv", "bias", "m", "l", "o", contract["softmax_scale"], N, NB),
+        dict(
+            H=H, C=C, TASK_H=task_h, BLOCK_H=tiles.block_h, BLOCK_K=BLOCK_COLUMNS,
+            **tiles.options(target),
+        ),
+    )  # fmt: skip
+
+
+def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
+    _, H, C = tensors["q"].shape
+    keys = tensors["bias"].numel() if live_keys is None else live_keys
+    return Cost(moved(tensors).bytes, bf16_flop=attention_flop(keys, H, C))
+
+
+SEGMENT = Segment(
+    "qk_softmax_pv", QkSoftmaxPvTiles, reads=("q", "kv", "bias"), writes=("m", "l", "o"),
+    numbers=("softmax_scale",), check=_check, launch=_launch, cost=_cost,
+)  # fmt: skip
+
+
 def qk_softmax_pv(
     q: torch.Tensor,  # [N, H, C] bf16
     kv: torch.Tensor,  # [N, KP, C] bf16
@@ -123,30 +163,4 @@ def qk_softmax_pv(
     Returns (m [N, NB, H], l [N, NB, H], o [N, NB, H, C]), fp32: row maximum, row sum and
     unnormalised output per block. Raises ContractError.
     """
-    contract = Contract("qk_softmax_pv")
-    contract.tensor("q", q, "N H C", torch.bfloat16)
-    contract.tensor("kv", kv, "N KP C", torch.bfloat16)
-    contract.tensor("bias", bias, "N KP", torch.float32)
-    KP = contract["KP"]
-    contract.require(KP % BLOCK_COLUMNS == 0, "kv", "KP a multiple of 128", f"KP = {KP}")
-    contract.power_of_two("C", "q", low=16)  # the cube multiplies fractals of 16
-    scale = contract["C"] ** -0.5 if softmax_scale is None else softmax_scale
-    is_number = isinstance(scale, int | float) and not isinstance(scale, bool)
-    contract.require(is_number, "softmax_scale", "a number", repr(scale))
-    contract.sizes["NB"] = NB = KP // BLOCK_COLUMNS
-    m = contract.output("m", m, "N NB H", torch.float32)
-    l = contract.output("l", l, "N NB H", torch.float32)
-    o = contract.output("o", o, "N NB H C", torch.float32)
-    N, H, C = (contract[letter] for letter in ("N", "H", "C"))
-    if o.numel() == 0:
-        return m, l, o
-    with device.on(q) as target:
-        tiles = tiles or QkSoftmaxPvTiles.on(target)
-        task_h = H if tiles.heads_per_task is None else tiles.heads_per_task
-        grid = target.grid("cube", N * NB * triton.cdiv(H, task_h))
-        _qk_softmax_pv_kernel[grid](
-            q, kv, bias, m, l, o, float(scale), N, NB,
-            H=H, C=C, TASK_H=task_h, BLOCK_H=tiles.block_h, BLOCK_K=BLOCK_COLUMNS,
-            **tiles.options(target),
-        )  # fmt: skip
-    return m, l, o
+    return SEGMENT(tiles, q=q, kv=kv, bias=bias, softmax_scale=softmax_scale, m=m, l=l, o=o)

@@ -14,15 +14,14 @@ from dataclasses import dataclass
 import torch
 import triton
 
-from dsv4_kernels import device
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import Target
 from dsv4_kernels.segments.group_quant import (
-    AMAX_FLOOR,
-    INT8_MAX,
-    ROUND_MAGIC,
     GroupQuantTiles,
     _group_quant_kernel,
+    quant_constants,
 )
+from dsv4_kernels.segments.segment import Launch, Segment
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +38,27 @@ class RowQuantTiles(GroupQuantTiles):
         return cls(block_t=1, block_r=8192, num_warps=16)
 
 
+def _check(contract: Contract) -> None:
+    width = contract["G"] * contract["R"]
+    contract.require(width >= 1, "o_r", "[N, G, R] with G*R >= 1", "G*R = 0")
+
+
+def _launch(contract: Contract, target: Target, tiles: RowQuantTiles) -> Launch:
+    N = contract["N"]
+    return Launch(
+        _group_quant_kernel,
+        target.grid("vector", triton.cdiv(N, tiles.block_t)),
+        ("o_r", "codes", "row_scale", N, 0, 1),
+        quant_constants(1, contract["G"] * contract["R"], tiles) | tiles.options(target),
+    )
+
+
+SEGMENT = Segment(
+    "row_quant", RowQuantTiles, reads=("o_r",), writes=("codes", "row_scale"),
+    check=_check, launch=_launch,
+)  # fmt: skip
+
+
 def row_quant(
     o_r: torch.Tensor,  # [N, G, R] fp32
     *,
@@ -51,19 +71,4 @@ def row_quant(
     Returns (codes [N, G, R] int8 in [-127, 127], row_scale [N] fp32). A token that holds a NaN or
     Inf has a NaN scale, and its codes are unspecified. Raises ContractError.
     """
-    contract = Contract("row_quant")
-    contract.tensor("o_r", o_r, "N G R", torch.float32)
-    codes = contract.output("codes", codes, "N G R", torch.int8)
-    row_scale = contract.output("row_scale", row_scale, "N", torch.float32)
-    N, width = contract["N"], contract["G"] * contract["R"]
-    if N == 0:
-        return codes, row_scale
-    with device.on(o_r) as target:
-        tiles = tiles or RowQuantTiles.on(target)
-        _group_quant_kernel[target.grid("vector", triton.cdiv(N, tiles.block_t))](
-            o_r, codes, row_scale, N, 0, 1, G=1, R=width,
-            FLOOR=AMAX_FLOOR, MAX_CODE=INT8_MAX, MAGIC=ROUND_MAGIC,
-            BLOCK_T=tiles.block_t, BLOCK_R=tiles.block_r,
-            **tiles.options(target),
-        )  # fmt: skip
-    return codes, row_scale
+    return SEGMENT(tiles, o_r=o_r, codes=codes, row_scale=row_scale)

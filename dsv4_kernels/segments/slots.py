@@ -12,7 +12,6 @@ pool.
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 
@@ -78,35 +77,23 @@ def resolve_slot(
     return in_ring, in_overlay, in_cmp, row
 
 
-def check_slots(
-    contract: Contract,
-    ori_kv: torch.Tensor,
-    ori_block_table: torch.Tensor,
-    kv_overlay: torch.Tensor,
-    cmp_kv: torch.Tensor,
-    cmp_block_table: torch.Tensor,
-    cmp_sparse_indices: torch.Tensor,
-    cmp_sparse_lens: torch.Tensor,
-    num_tokens: int,
-    window: int,
-    first_token: int,
-    rows: str = "N",
-) -> None:
-    """Check what gather_kv and column_bias share; binds K, KP, T, B, C, `rows` and page counts."""
-    contract.tensor("cmp_sparse_indices", cmp_sparse_indices, f"{rows} K", torch.int32)
-    contract.tensor("cmp_sparse_lens", cmp_sparse_lens, rows, torch.int32)
-    contract.tensor("kv_overlay", kv_overlay, "T C", torch.bfloat16)
-    contract.tensor("ori_kv", ori_kv, "ori_pages B C", torch.bfloat16)
-    contract.tensor("ori_block_table", ori_block_table, "ori_entries", torch.int32)
-    contract.tensor("cmp_kv", cmp_kv, "cmp_pages B C", torch.bfloat16)
-    contract.tensor("cmp_block_table", cmp_block_table, "cmp_entries", torch.int32)
-    N, T, B = contract[rows], contract["T"], contract["B"]
+SLOTS = (
+    "ori_kv", "ori_block_table", "kv_overlay", "cmp_kv", "cmp_block_table",
+    "cmp_sparse_indices", "cmp_sparse_lens",
+)  # fmt: skip
+SLOT_NUMBERS = ("num_tokens", "window", "first_token")
+
+
+def check_slots(contract: Contract, num_tokens: int, window: int, first_token: int) -> None:
+    """What the shapes of SLOTS do not say; binds KP and the numbers."""
+    rows = contract.rows
+    N, T, B, K = (contract[letter] for letter in (rows, "T", "B", "K"))
     contract.require(B >= 1, "ori_kv", "[ori_pages, B, C] with B >= 1", "B = 0")
     contract.require(N <= T, "cmp_sparse_indices", f"[{rows}, K] with {rows} <= T={T}", f"{N} rows")
-    contract.integer("num_tokens", num_tokens, 0, T)
-    contract.integer("window", window, 0, 2**30 - 1)
-    contract.integer("first_token", first_token, 0, T - N)
-    contract.require(contract["K"] >= 1, "cmp_sparse_indices", f"[{rows}, K] with K >= 1", "K = 0")
+    contract.sizes["num_tokens"] = contract.integer("num_tokens", num_tokens, 0, T)
+    contract.sizes["window"] = contract.integer("window", window, 0, 2**30 - 1)
+    contract.sizes["first_token"] = contract.integer("first_token", first_token, 0, T - N)
+    contract.require(K >= 1, "cmp_sparse_indices", f"[{rows}, K] with K >= 1", "K = 0")
     for pool in ("ori", "cmp"):
         pool_rows, entries = B * contract[f"{pool}_pages"], contract[f"{pool}_entries"]
         contract.require(
@@ -118,7 +105,7 @@ def check_slots(
             "at most 2**24 slots for a page size that is not a power of two",
             f"{entries} pages of B={B}",
         )
-    contract.sizes["KP"] = -(-contract["K"] // BLOCK_COLUMNS) * BLOCK_COLUMNS
+    contract.sizes["KP"] = -(-K // BLOCK_COLUMNS) * BLOCK_COLUMNS
 
 
 def page_shift(B: int) -> int:
@@ -126,10 +113,28 @@ def page_shift(B: int) -> int:
     return B.bit_length() - 1 if B > 0 and B & (B - 1) == 0 else -1
 
 
-def mapped(tensor: torch.Tensor, stand_in: torch.Tensor) -> torch.Tensor:
-    """`tensor`, or where it is empty another one of its dtype.
+def pool(contract: Contract, name: str) -> str:
+    """A pool, or where it has no pages another buffer of its dtype.
 
     Every slot behind an empty table or pool is dead, but the clamped address that its lanes read
     must exist.
     """
-    return tensor if tensor.numel() else stand_in
+    return f"{name}_kv" if contract[f"{name}_pages"] else "kv_overlay"
+
+
+def table(contract: Contract, name: str) -> str:
+    """A block table, or where it has no entries another buffer of its dtype, as `pool`."""
+    return f"{name}_block_table" if contract[f"{name}_entries"] else "cmp_sparse_lens"
+
+
+def slot_numbers(contract: Contract) -> tuple[str | int, ...]:
+    """What the kernels that resolve slots take beside pointers, in their order; by name what
+    differs by run and wave."""
+    ori_entries, cmp_entries, ori_pages, cmp_pages, T, window, N, K, KP = (
+        contract[letter]
+        for letter in (
+            "ori_entries", "cmp_entries", "ori_pages", "cmp_pages", "T", "window", "N", "K", "KP",
+        )
+    )  # fmt: skip
+    numbers = ("num_tokens", "first_token", T, window, N, K, KP)
+    return (ori_entries, cmp_entries, ori_pages, cmp_pages, *numbers)

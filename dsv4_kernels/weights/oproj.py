@@ -33,11 +33,11 @@ class OProj:
 
     def __post_init__(self) -> None:
         contract = Contract("OProj")
-        contract.tensor("wo_a", self.wo_a, "G R J", torch.bfloat16)
-        contract.tensor("wo_b", self.wo_b, "D G*R", torch.int8)
-        contract.tensor("wo_b_scale", self.wo_b_scale, "D", torch.float32)
+        contract.buffer("wo_a", self.wo_a)
+        contract.buffer("wo_b", self.wo_b)
+        contract.buffer("wo_b_scale", self.wo_b_scale)
         if self.attn_sink is not None:
-            contract.tensor("attn_sink", self.attn_sink, "H", torch.float32)
+            contract.buffer("attn_sink", self.attn_sink)
             G, H = contract["G"], contract["H"]
             fits = G > 0 and H % G == 0
             contract.require(fits, "attn_sink", f"[H] with H a multiple of G={G}", f"H = {H}")

@@ -10,7 +10,7 @@ import time
 from rich.markup import escape
 from rich.table import Table
 
-from dsv4_kernels import terminal
+from dsv4_kernels.commands import terminal
 from mutants.catalogue import MUTANTS
 from mutants.trial import Outcome, trials
 

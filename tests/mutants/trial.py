@@ -24,7 +24,7 @@ TREE = ("dsv4_kernels", "reference", "tests", "pyproject.toml")
 SECONDS = 300  # for one call of pytest; the slowest takes a minute where nothing is wrong
 
 # Who else might notice, asked only where the named test does not: whole chains.
-OTHERS = ("tests/test_chain.py", "tests/test_guard_pages.py")
+OTHERS = ("tests/chains/test_chain.py", "tests/laws/test_guard_pages.py")
 
 Verdict = Literal["killed", "equivalent", "survived", "broken"]
 

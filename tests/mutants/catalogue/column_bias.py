@@ -5,7 +5,7 @@ from functools import partial
 from mutants.mutant import Mutant
 
 mutant = partial(
-    Mutant, file="dsv4_kernels/segments/column_bias.py", tests="tests/test_column_bias.py"
+    Mutant, file="dsv4_kernels/segments/column_bias.py", tests="tests/segments/test_column_bias.py"
 )
 
 MUTANTS = (

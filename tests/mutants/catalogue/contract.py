@@ -4,7 +4,7 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/contract.py", tests="tests/test_contract.py")
+mutant = partial(Mutant, file="dsv4_kernels/contract.py", tests="tests/segments/test_contract.py")
 
 MUTANTS = (
     mutant(
@@ -33,14 +33,14 @@ MUTANTS = (
     ),
     mutant(
         "an integer may be one too large",
-        "fits and (high is None or value <= high)",
-        "fits and (high is None or value <= high + 1)",
+        "(high is None or number <= high)",
+        "(high is None or number <= high + 1)",
         killed_by="test_wrong_integer",
     ),
     mutant(
         "a range of groups may end behind the last",
-        "0 <= groups.start <= groups.stop <= G",
-        "0 <= groups.start <= groups.stop <= G + 1",
+        "0 <= self.groups.start <= self.groups.stop <= G",
+        "0 <= self.groups.start <= self.groups.stop <= G + 1",
         killed_by="test_wrong_sizes",
     ),
 )

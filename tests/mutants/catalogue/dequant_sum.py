@@ -5,7 +5,7 @@ from functools import partial
 from mutants.mutant import Mutant
 
 mutant = partial(
-    Mutant, file="dsv4_kernels/segments/dequant_sum.py", tests="tests/test_dequant_sum.py"
+    Mutant, file="dsv4_kernels/segments/dequant_sum.py", tests="tests/segments/test_dequant_sum.py"
 )
 
 RAGGED = "test_against_reference[130-3-600]"

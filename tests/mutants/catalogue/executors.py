@@ -4,23 +4,25 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/executors.py", tests="tests/test_lanes.py")
+mutant = partial(
+    Mutant, file="dsv4_kernels/launcher/executors.py", tests="tests/launcher/test_lanes.py"
+)
 
 IN_ORDER = """\
     for node in nodes:
-        node.run(buffers)
+        node.run(waves)
 """
 LAUNCH_AND_RECORD = """\
-            with self._api.stream(stream):
-                self._launch(step.node, buffers)
-            if step.records:
-                self._events[place].record(stream)
+                with self._api.stream(stream):
+                    self._launch(node, waves)
+                if step.records:
+                    self._record(events, place, stream)
 """
 RECORD_AND_LAUNCH = """\
-            if step.records:
-                self._events[place].record(stream)
-            with self._api.stream(stream):
-                self._launch(step.node, buffers)
+                if step.records:
+                    self._record(events, place, stream)
+                with self._api.stream(stream):
+                    self._launch(node, waves)
 """
 
 MUTANTS = (
@@ -28,31 +30,31 @@ MUTANTS = (
         "one event wait of a step is dropped",
         "for awaited in step.waits:",
         "for awaited in step.waits[1:]:",
-        killed_by="test_every_edge_is_enforced",
+        killed_by="test_every_conflict_is_ordered",
     ),
     mutant(
         "one wait of the caller is dropped",
-        "for awaited in self._plan.joins:",
-        "for awaited in self._plan.joins[1:]:",
-        killed_by="test_every_edge_is_enforced",
+        "for awaited in plan.joins:",
+        "for awaited in plan.joins[1:]:",
+        killed_by="test_every_conflict_is_ordered",
     ),
     mutant(
         "the caller waits in place of the lane",
-        "stream.wait_event(self._events[awaited])",
-        "caller.wait_event(self._events[awaited])",
-        killed_by="test_every_edge_is_enforced",
+        "stream.wait_event(events[awaited])",
+        "caller.wait_event(events[awaited])",
+        killed_by="test_every_conflict_is_ordered",
     ),
     mutant(
         "an event is recorded ahead of its launch",
         LAUNCH_AND_RECORD,
         RECORD_AND_LAUNCH,
-        killed_by="test_every_edge_is_enforced",
+        killed_by="test_every_conflict_is_ordered",
     ),
     mutant(
         "the fork is recorded on a lane",
-        "self._events[FORK].record(caller)",
-        'self._events[FORK].record(self._streams["cube"])',
-        killed_by="test_every_edge_is_enforced",
+        "self._record(events, FORK, caller)",
+        'self._record(events, FORK, streams["cube"])',
+        killed_by="test_every_conflict_is_ordered",
     ),
     mutant(
         "all launches are on the caller's stream",
@@ -64,13 +66,32 @@ MUTANTS = (
         "the last two nodes swap places",
         IN_ORDER,
         IN_ORDER.replace("in nodes:", "in (*nodes[:-2], nodes[-1], nodes[-2]):"),
-        killed_by="tests/test_chain.py::test_any_chunk_length[5]",
+        killed_by="tests/chains/test_chain.py::test_any_chunk_length[5]",
     ),
     mutant(
         "no quant",
         IN_ORDER,
-        IN_ORDER + '    exact = buffers["o_r"].flatten(1) @ buffers["wo_b"].float().T\n'
-        '    buffers["attn_out"].copy_(exact * buffers["wo_b_scale"])\n',
-        killed_by="tests/test_chain.py::test_any_chunk_length[5]",
+        IN_ORDER + '    exact = waves[0]["o_r"].flatten(1) @ waves[0]["wo_b"].float().T\n'
+        '    waves[0]["attn_out"].copy_(exact * waves[0]["wo_b_scale"])\n',
+        killed_by="tests/chains/test_chain.py::test_any_chunk_length[5]",
+    ),
+    mutant(
+        "a failure leaves before the lanes are joined",
+        "                caller.wait_event(events[FORK])\n            raise",
+        "                pass\n            raise",
+        killed_by="test_whatever_fails_the_lanes_are_joined",
+    ),
+    mutant(
+        "an interrupt is no failure",
+        "except BaseException:",
+        "except Exception:",
+        killed_by="test_whatever_fails_the_lanes_are_joined",
+    ),
+    mutant(
+        "a capture and a run share their events",
+        "events = self._events[devices.is_capturing(self._api)]",
+        "events = self._events[False]",
+        equivalent="every event is recorded again before it is waited for in the same run; they are"
+        " kept apart for drivers that refuse to record an event of a capture outside of it",
     ),
 )

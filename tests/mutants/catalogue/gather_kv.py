@@ -4,7 +4,9 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/segments/gather_kv.py", tests="tests/test_gather_kv.py")
+mutant = partial(
+    Mutant, file="dsv4_kernels/segments/gather_kv.py", tests="tests/segments/test_gather_kv.py"
+)
 
 MUTANTS = (
     mutant(
@@ -41,7 +43,7 @@ MUTANTS = (
         "an index past the row is read",
         "tl.load(indices_ptr + tl.minimum(k, K - 1))",
         "tl.load(indices_ptr + k)",
-        killed_by="tests/test_guard_pages.py::test_nothing_is_touched_beside_any_tensor[after]",
+        killed_by="tests/laws/test_guard_pages.py::test_nothing_is_touched_beside_any_tensor[after]",
     ),
     mutant(
         "columns past 384 are dropped",

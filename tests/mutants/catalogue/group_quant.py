@@ -5,7 +5,7 @@ from functools import partial
 from mutants.mutant import Mutant
 
 mutant = partial(
-    Mutant, file="dsv4_kernels/segments/group_quant.py", tests="tests/test_group_quant.py"
+    Mutant, file="dsv4_kernels/segments/group_quant.py", tests="tests/segments/test_group_quant.py"
 )
 
 ROUND = "rounded = (x * q[:, None] + MAGIC) - MAGIC"
@@ -20,7 +20,8 @@ OVER_ALL_GROUPS = """\
             x = tl.load(o_r_ptr + tile - g * R + (r0 + r)[None, :], mask=mask, other=0.0)
             tile_amax"""
 SOME_GROUPS = (
-    "tests/test_group_ranges.py::test_a_range_writes_its_groups_and_no_other[groups1-group_quant]"
+    "tests/segments/test_group_ranges.py::"
+    "test_a_range_writes_its_groups_and_no_other[groups1-group_quant]"
 )
 
 MUTANTS = (

@@ -5,7 +5,9 @@ from functools import partial
 from mutants.mutant import Mutant
 
 mutant = partial(
-    Mutant, file="dsv4_kernels/segments/inverse_rope.py", tests="tests/test_inverse_rope.py"
+    Mutant,
+    file="dsv4_kernels/segments/inverse_rope.py",
+    tests="tests/segments/test_inverse_rope.py",
 )
 
 TURN = "tl.interleave(even * cos + odd * sin, odd * cos - even * sin)"

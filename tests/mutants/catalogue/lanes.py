@@ -4,14 +4,16 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/lanes.py", tests="tests/test_lanes.py")
+mutant = partial(
+    Mutant, file="dsv4_kernels/launcher/lanes.py", tests="tests/launcher/test_lanes.py"
+)
 
 MUTANTS = (
     mutant(
         "the latest of a step's waits is dropped",
         "return tuple(waits)",
         "return tuple(waits[1:])",
-        killed_by="test_every_edge_is_enforced",
+        killed_by="test_every_conflict_is_ordered",
     ),
     mutant(
         "all but the latest of a step's waits are dropped",
@@ -23,19 +25,19 @@ MUTANTS = (
         "lanes do not wait for the caller's work",
         "[{FORK} for _ in nodes]",
         "[set() for _ in nodes]",
-        killed_by="test_every_edge_is_enforced",
+        killed_by="test_every_conflict_is_ordered",
     ),
     mutant(
         "the caller does not wait for the last node",
         "wait(_CALLER, set(range(len(nodes))))",
         "wait(_CALLER, set(range(len(nodes) - 1)))",
-        killed_by="test_every_edge_is_enforced",
+        killed_by="test_every_conflict_is_ordered",
     ),
     mutant(
         "a node knows what its lane learns later",
         "done[place] = dict(clocks[node.lane])",
         "done[place] = clocks[node.lane]",
-        killed_by="test_every_edge_is_enforced",
+        killed_by="test_every_conflict_is_ordered",
     ),
     mutant(
         "a lane that waited knows no more than before",
@@ -47,7 +49,7 @@ MUTANTS = (
         "a node one place too early is known to be done",
         "if clock.get(lane_of[place], FORK - 1) < place:",
         "if clock.get(lane_of[place], FORK - 1) < place - 1:",
-        killed_by="test_every_edge_is_enforced",
+        killed_by="test_every_conflict_is_ordered",
     ),
     mutant(
         "the earliest node is waited for first",

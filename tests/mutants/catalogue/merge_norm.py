@@ -5,7 +5,7 @@ from functools import partial
 from mutants.mutant import Mutant
 
 mutant = partial(
-    Mutant, file="dsv4_kernels/segments/merge_norm.py", tests="tests/test_merge_norm.py"
+    Mutant, file="dsv4_kernels/segments/merge_norm.py", tests="tests/segments/test_merge_norm.py"
 )
 
 MUTANTS = (

@@ -1,66 +1,102 @@
-"""The launcher's edges: waves, rows, sizes, and one run behind the other."""
+"""The launcher's edges: waves, rows, sizes, turns, captures, and one run behind the other."""
 
 from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/plan.py", tests="tests/test_plan.py")
-CHAIN = "tests/test_chain.py"
+mutant = partial(Mutant, file="dsv4_kernels/launcher/plan.py", tests="tests/launcher/test_plan.py")
+CHAIN = "tests/chains/test_chain.py"
 
 MUTANTS = (
     mutant(
         "rows of dead waves are not written",
-        "attn_out[first_dead_wave:].zero_()",
-        "attn_out[first_dead_wave:]",
+        "attn_out[end:].zero_()",
+        "attn_out[end:]",
         killed_by=f"{CHAIN}::test_out_is_written_and_returned",
     ),
     mutant(
         "a last wave that is not whole is dropped",
-        "min(-(-num_tokens // self._wave_tokens) * self._wave_tokens, T)",
-        "min(num_tokens // self._wave_tokens * self._wave_tokens, T)",
+        "live = -(-num_tokens // self._wave_tokens)",
+        "live = num_tokens // self._wave_tokens",
         killed_by=f"{CHAIN}::test_any_chunk_length[5]",
     ),
     mutant(
         "every wave counts tokens from zero",
-        "first_token=first, attn_out",
-        "first_token=0, attn_out",
+        'buffers["first_token"] = first\n',
+        'buffers["first_token"] = 0\n',
         killed_by=f"{CHAIN}::test_dead_tokens_are_zeros_whatever_they_name",
     ),
     mutant(
         "every wave has the first wave's rows",
-        "inputs[name][first:last]",
-        "inputs[name][: last - first]",
+        "arguments[name][first:last]",
+        "arguments[name][: last - first]",
         killed_by=f"{CHAIN}::test_the_wave_changes_no_byte[7]",
     ),
     mutant(
         "every wave writes the first wave's output",
-        "attn_out=attn_out[first:last]",
-        "attn_out=attn_out[: last - first]",
+        "attn_out[first:last]",
+        "attn_out[: last - first]",
         killed_by=f"{CHAIN}::test_the_wave_changes_no_byte[7]",
     ),
     mutant(
-        "the window is always 128",
-        "window=self._window",
-        "window=128",
-        killed_by=f"{CHAIN}::test_any_chunk_length[5]",
+        "all waves have the workspace of the first",
+        "binding.workspace[wave % self.waves_in_flight]",
+        "binding.workspace[0]",
+        killed_by="test_any_legal_order_gives_the_same_bytes",
+    ),
+    mutant(
+        "nodes of a wave claim another wave's workspace",
+        "slot=wave % self.slots",
+        "slot=wave % self.slots + wave",
+        killed_by="test_any_legal_order_gives_the_same_bytes",
+    ),
+    mutant(
+        "one wave in flight, whatever is asked for",
+        "min(waves_in_flight or (2 if self._api else 1), max(waves, 1))",
+        "1",
+        killed_by=f"{CHAIN}::test_scratch_does_not_grow_with_the_chunk",
+    ),
+    mutant(
+        "workspaces for waves that there are not",
+        "min(waves_in_flight or (2 if self._api else 1), max(waves, 1))",
+        "waves_in_flight or (2 if self._api else 1)",
+        killed_by=f"{CHAIN}::test_scratch_does_not_grow_with_the_chunk",
     ),
     mutant(
         "a run checks no argument",
-        "(signature := _signature(arguments)) != self._accepted",
-        "(signature := _signature(arguments)) is None",
+        "binding = self._bind(signature, arguments, self._check_again(arguments))",
+        "binding = self._latest[1]",
+        killed_by="test_wrong_arguments_of_a_run_are_refused",
+    ),
+    mutant(
+        "strides are not looked at",
+        "return tensor.shape, tensor.stride(), tensor.dtype, tensor.device",
+        "return tensor.shape, tensor.dtype, tensor.device",
+        killed_by="test_wrong_arguments_of_a_run_are_refused",
+    ),
+    mutant(
+        "dtypes are not looked at",
+        "return tensor.shape, tensor.stride(), tensor.dtype, tensor.device",
+        "return tensor.shape, tensor.stride(), tensor.device",
         killed_by="test_wrong_arguments_of_a_run_are_refused",
     ),
     mutant(
         "a run does not check num_tokens",
-        'contract.integer("num_tokens", arguments["num_tokens"], 0, T)',
-        'int(arguments["num_tokens"])',
+        '"num_tokens", arguments["num_tokens"], 0, self._sizes["T"]',
+        '"num_tokens", arguments["num_tokens"], -(2**31), 2**31',
         killed_by="test_wrong_arguments_of_a_run_are_refused",
     ),
     mutant(
         "a plan's run may have other sizes",
-        "contract[letter] == size,",
-        "contract[letter] >= 0,",
+        "size == own, argument,",
+        "size >= 0, argument,",
         killed_by="test_other_sizes_are_refused",
+    ),
+    mutant(
+        "every binding is kept",
+        "while len(self._bindings) >= MOST_BINDINGS:",
+        "while False:",
+        killed_by="test_few_bindings_are_remembered",
     ),
     mutant(
         "a plan's next run does not wait for its last",
@@ -69,16 +105,28 @@ MUTANTS = (
         killed_by="test_a_plan_on_two_streams_keeps_its_runs_apart",
     ),
     mutant(
-        "a row may have more ranks than int32 sums",
-        "width <= MAX_RANK,",
-        "width <= 2 * MAX_RANK,",
-        killed_by="test_a_row_of_too_many_ranks_is_for_decoupled_only",
+        "a run inside of a capture waits for what is outside",
+        "if self._api is None or devices.is_capturing(self._api):",
+        "if self._api is None:",
+        killed_by="test_a_run_inside_of_anybody_s_capture",
+    ),
+    mutant(
+        "a capture on the device that happens to be current",
+        ", devices.current(self.device):",
+        ":",
+        killed_by="test_a_capture_is_recorded_on_the_arguments_device",
     ),
     mutant(
         "a graph holds waits for what is outside",
-        "with self._api.graph(graph):\n                self._launch(arguments, attn_out)",
-        "with self._api.graph(graph):\n                self.run(*args, out=attn_out)",
+        "with self._api.graph(graph):\n                self._issue(binding, arguments, attn_out)",
+        "self.run(arguments, attn_out)",
         killed_by="test_capture_and_replay",
+    ),
+    mutant(
+        "a graph does not keep its arguments",
+        "return Captured(attn_out, graph, self._in_turn, arguments)",
+        "return Captured(attn_out, graph, self._in_turn, {})",
+        killed_by="test_a_capture_keeps_its_arguments_alive",
     ),
     mutant(
         "a replay does not wait for the last run",
@@ -87,9 +135,52 @@ MUTANTS = (
         killed_by="test_capture_and_replay",
     ),
     mutant(
-        "the rope part may be wider than the head",
-        "contract.require(P <= C,",
-        "contract.require(P <= 2 * C,",
-        killed_by="tests/test_contract.py::test_wrong_sizes",
+        "memory of the mode it was made in",
+        "with torch.inference_mode(False):  # memory for runs in any mode",
+        "with contextlib.nullcontext():",
+        equivalent="every write to the workspace is a kernel's, in inference mode: `_issue` has"
+        " entered it, and there a tensor of any mode may be written",
+    ),
+    mutant(
+        "a run in the caller's mode",
+        "with torch.inference_mode(), devices.on(attn_out):",
+        "with devices.on(attn_out):",
+        killed_by="test_a_plan_of_one_mode_runs_in_another",
+    ),
+    mutant(
+        "an output over an argument",
+        "if first < end and begin < first + value.nbytes and value.nbytes:",
+        "if first == begin and value.nbytes:",
+        killed_by="test_an_output_over_an_argument_is_refused",
+    ),
+    mutant(
+        "an output right behind an argument is refused",
+        "if first < end and begin < first + value.nbytes and value.nbytes:",
+        "if first <= end and begin <= first + value.nbytes and value.nbytes:",
+        killed_by="test_an_output_over_an_argument_is_refused",
+    ),
+    mutant(
+        "a leaf that requires grad is written",
+        "not (out.requires_grad and out.is_leaf)",
+        "True",
+        killed_by="test_a_leaf_is_no_output",
+    ),
+    mutant(
+        "the allocator is not told who uses the memory",
+        "            devices.keep_for(tensor, stream)\n",
+        "            pass\n",
+        killed_by="test_the_allocator_keeps_the_memory_for_every_stream_that_ran",
+    ),
+    mutant(
+        "the allocator is told at every run",
+        "        if stream in self._streams:\n            return\n",
+        "",
+        killed_by="test_the_allocator_keeps_the_memory_for_every_stream_that_ran",
+    ),
+    mutant(
+        "workspace that nobody uses",
+        'if b.lifetime == "wave" and name in written]',
+        'if b.lifetime == "wave"]',
+        killed_by="test_only_what_is_written_has_memory",
     ),
 )

@@ -4,11 +4,14 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/segments/proj_a.py", tests="tests/test_proj_a.py")
+mutant = partial(
+    Mutant, file="dsv4_kernels/segments/proj_a.py", tests="tests/segments/test_proj_a.py"
+)
 
 RAGGED = "test_against_reference[130-3-129-300]"
 SOME_GROUPS = (
-    "tests/test_group_ranges.py::test_a_range_writes_its_groups_and_no_other[groups1-proj_a]"
+    "tests/segments/test_group_ranges.py::"
+    "test_a_range_writes_its_groups_and_no_other[groups1-proj_a]"
 )
 
 MUTANTS = (
@@ -74,8 +77,8 @@ MUTANTS = (
     ),
     mutant(
         "a launch goes on to the last group",
-        "N, first_group, group_count, G=G",
-        "N, first_group, G - first_group, G=G",
+        "N, groups.start, len(groups)",
+        "N, groups.start, G - groups.start",
         killed_by=SOME_GROUPS,
     ),
 )

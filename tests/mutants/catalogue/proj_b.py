@@ -4,11 +4,14 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/segments/proj_b.py", tests="tests/test_proj_b.py")
+mutant = partial(
+    Mutant, file="dsv4_kernels/segments/proj_b.py", tests="tests/segments/test_proj_b.py"
+)
 
 RAGGED = "test_bytes[4-2-700-7000]"
 SOME_GROUPS = (
-    "tests/test_group_ranges.py::test_a_range_writes_its_groups_and_no_other[groups1-proj_b]"
+    "tests/segments/test_group_ranges.py::"
+    "test_a_range_writes_its_groups_and_no_other[groups1-proj_b]"
 )
 
 MUTANTS = (
@@ -42,7 +45,7 @@ MUTANTS = (
         "acc = tl.dot(a, tl.trans(w), acc, out_dtype=tl.int32)",
         "acc = (tl.dot(a, tl.trans(w), out_dtype=tl.int32).to(tl.float32)"
         " + acc.to(tl.float32)).to(tl.int32)",
-        killed_by="tests/test_proj_b_dequant.py::test_the_sum_is_exact_beyond_fp32",
+        killed_by="tests/segments/test_proj_b_dequant.py::test_the_sum_is_exact_beyond_fp32",
     ),
     mutant(
         "the last token is not written",
@@ -84,7 +87,7 @@ MUTANTS = (
         "one rank more than int32 sums",
         "MAX_RANK = (2**31 - 1) // (127 * 128)",
         "MAX_RANK = (2**31 - 1) // (127 * 128) + 1",
-        killed_by="tests/test_contract.py::test_wrong_sizes",
+        killed_by="tests/segments/test_contract.py::test_wrong_sizes",
     ),
     mutant(
         "as many ranks as if no weight were -128",

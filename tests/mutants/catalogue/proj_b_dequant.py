@@ -5,7 +5,9 @@ from functools import partial
 from mutants.mutant import Mutant
 
 mutant = partial(
-    Mutant, file="dsv4_kernels/segments/proj_b_dequant.py", tests="tests/test_proj_b_dequant.py"
+    Mutant,
+    file="dsv4_kernels/segments/proj_b_dequant.py",
+    tests="tests/segments/test_proj_b_dequant.py",
 )
 
 SCALES = "acc.to(tl.float32) * row_scale[:, None] * wo_b_scale[None, :]"

@@ -5,7 +5,9 @@ from functools import partial
 from mutants.mutant import Mutant
 
 mutant = partial(
-    Mutant, file="dsv4_kernels/segments/qk_softmax_pv.py", tests="tests/test_qk_softmax_pv.py"
+    Mutant,
+    file="dsv4_kernels/segments/qk_softmax_pv.py",
+    tests="tests/segments/test_qk_softmax_pv.py",
 )
 
 SCORES = "tl.dot(q, tl.trans(kv)) * softmax_scale + bias[None, :]"
@@ -14,13 +16,13 @@ BF16_P = "tl.dot(p.to(tl.bfloat16), kv)"
 MUTANTS = (
     mutant(
         "scores ten times as large",
-        "float(scale), N, NB",
-        "10.0 * float(scale), N, NB",
+        'contract["softmax_scale"], N, NB',
+        '10.0 * contract["softmax_scale"], N, NB',
         killed_by="test_against_reference[64-2-8]",
     ),
     mutant(
         "scores of zero",
-        "float(scale), N, NB",
+        'contract["softmax_scale"], N, NB',
         "0.0, N, NB",
         killed_by="test_against_reference[64-2-8]",
     ),

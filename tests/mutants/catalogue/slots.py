@@ -4,8 +4,10 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/segments/slots.py", tests="tests/test_gather_kv.py")
-FENCED = "tests/test_guard_pages.py::test_nothing_is_touched_beside_any_tensor"
+mutant = partial(
+    Mutant, file="dsv4_kernels/segments/slots.py", tests="tests/segments/test_gather_kv.py"
+)
+FENCED = "tests/laws/test_guard_pages.py::test_nothing_is_touched_beside_any_tensor"
 
 MUTANTS = (
     mutant(
@@ -136,20 +138,20 @@ MUTANTS = (
     ),
     mutant(
         "an empty table is read where it is not",
-        "return tensor if tensor.numel() else stand_in",
-        "return tensor",
+        'return f"{name}_block_table" if contract[f"{name}_entries"] else "cmp_sparse_lens"',
+        'return f"{name}_block_table"',
         killed_by="test_empty_tables_and_pools[0-0]",
     ),
     mutant(
         "a K of whole blocks gets one more",
-        '-(-contract["K"] // BLOCK_COLUMNS) * BLOCK_COLUMNS',
-        '(contract["K"] // BLOCK_COLUMNS + 1) * BLOCK_COLUMNS',
+        "-(-K // BLOCK_COLUMNS) * BLOCK_COLUMNS",
+        "(K // BLOCK_COLUMNS + 1) * BLOCK_COLUMNS",
         killed_by="test_bytes[5-128-0]",
     ),
     mutant(
         "a wave may end past its chunk",
         'contract.integer("first_token", first_token, 0, T - N)',
         'contract.integer("first_token", first_token, 0, T)',
-        killed_by="tests/test_contract.py::test_wrong_integer",
+        killed_by="tests/segments/test_contract.py::test_wrong_integer",
     ),
 )

@@ -1,0 +1,1 @@
+"""Triton backends that start with triton-ascend's own front half."""

@@ -1,0 +1,115 @@
+"""Every buffer once: its name, shape, dtype, how long it lives, and what it means.
+
+A buffer has one name everywhere: argument of the entry point, argument of a segment, output, graph,
+documentation, test. Shapes are in the glossary's letters: N tokens of a wave (at the entry point
+the T of the whole chunk), H heads, C head_dim, P rope dim, G groups, J = (H/G)*C, R o_lora_rank,
+D hidden size, K index columns, KP = K in whole blocks of 128, NB = KP/128, B page rows.
+
+    call       differs by chunk             wave     made by one segment for another, re-used
+    cache      grows from chunk to chunk    output   what is returned
+    weights    bound once by layer
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+
+Lifetime = Literal["call", "cache", "weights", "wave", "output"]
+Axis = Literal["tokens", "groups"]
+Buffers = dict[str, Any]  # tensors and sizes, by name
+
+# An axis is where its letter stands; wo_b's second entry, G*R, has a part for every group too.
+_LETTER: dict[Axis, str] = {"tokens": "N", "groups": "G"}
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """shape: entries apart by blanks, each a letter or a product of letters. dtype: of a tensor, or
+    `int` for a plain number."""
+
+    name: str
+    shape: str
+    dtype: torch.dtype | type[int]
+    lifetime: Lifetime
+    meaning: str
+
+    @functools.cached_property
+    def axes(self) -> dict[Axis, int]:
+        """The place in the shape of every axis that it has a part for each of."""
+        entries = [entry.split("*") for entry in self.shape.split()]
+        return {
+            axis: place
+            for axis, letter in _LETTER.items()
+            for place, factors in enumerate(entries)
+            if letter in factors
+        }
+
+
+def _table() -> Iterator[Buffer]:
+    bf16, fp32, int32, int8 = torch.bfloat16, torch.float32, torch.int32, torch.int8
+
+    # The arguments of prefill_sparse_attn, in its order (spec section 3).
+    yield Buffer("q", "N H C", bf16, "call", "rotated queries")
+    yield Buffer("ori_kv", "ori_pages B C", bf16, "cache", "window ring: history before the chunk")
+    yield Buffer("ori_block_table", "ori_entries", int32, "cache", "physical pages of the ring")
+    yield Buffer("kv_overlay", "T C", bf16, "call", "the chunk's own KV; K and V are one row")
+    yield Buffer("cmp_kv", "cmp_pages B C", bf16, "cache", "compressed KV")
+    yield Buffer("cmp_block_table", "cmp_entries", int32, "cache", "physical pages of cmp_kv")
+    yield Buffer("cmp_sparse_indices", "N K", int32, "call", "raw slot indices (slots.py)")
+    yield Buffer("cmp_sparse_lens", "N", int32, "call", "usable prefix of a row of indices")
+    yield Buffer("attn_sink", "H", fp32, "weights", "logit in the softmax's denominator only")
+    yield Buffer("num_tokens", "", int, "call", "live tokens, 0..T; later output rows are zeros")
+    yield Buffer("freqs_cos", "N P", bf16, "call", "RoPE table; its first P/2 columns are used")
+    yield Buffer("freqs_sin", "N P", bf16, "call", "likewise")
+    yield Buffer("wo_a", "G R J", bf16, "weights", "first output projection")
+    yield Buffer("wo_b", "D G*R", int8, "weights", "second output projection")
+    yield Buffer("wo_b_scale", "D", fp32, "weights", "scale of wo_b per output channel")
+
+    yield Buffer("kv", "N KP C", bf16, "wave", "a KV row per column, zeros where dead")
+    yield Buffer("bias", "N KP", fp32, "wave", "0 for a live column, NEG for a dead one")
+    yield Buffer("live_slots", "N", int32, "wave", "live columns of a token")
+    yield Buffer("m", "N NB H", fp32, "wave", "row maximum of a block's scores")
+    yield Buffer("l", "N NB H", fp32, "wave", "row sum of a block's exponentials")
+    yield Buffer("o", "N NB H C", fp32, "wave", "unnormalised output of a block")
+    yield Buffer("o_packed", "G N J", bf16, "wave", "attention's output, group by group")
+    yield Buffer("o_rope", "N H P", fp32, "wave", "its rope columns before inverse RoPE")
+    yield Buffer("o_r", "N G R", fp32, "wave", "first projection, not rounded")
+    yield Buffer("codes", "N G R", int8, "wave", "o_r quantised")
+    yield Buffer("scale", "G N", fp32, "wave", "scale of the codes per group and token")
+    yield Buffer("row_scale", "N", fp32, "wave", "scale of the codes per token")
+    yield Buffer("partial", "G N D", int32, "wave", "second projection, a sum per group")
+
+    yield Buffer("attn_out", "N D", bf16, "output", "the layer's attention output")
+
+
+BUFFERS: dict[str, Buffer] = {buffer.name: buffer for buffer in _table()}
+
+# What an entry point takes, in order: all that no segment makes.
+ARGUMENTS = tuple(b.name for b in BUFFERS.values() if b.lifetime in ("call", "cache", "weights"))
+PER_TOKEN = tuple(name for name in ARGUMENTS if "tokens" in BUFFERS[name].axes)
+WEIGHTS = tuple(b.name for b in BUFFERS.values() if b.lifetime == "weights")
+
+
+def shapes(names: Iterable[str], sizes: Mapping[str, int]) -> dict[str, list[int]]:
+    """The sizes of each buffer's shape, from the sizes of the letters."""
+    return {name: _extent(BUFFERS[name].shape, sizes) for name in names}
+
+
+def _extent(shape: str, sizes: Mapping[str, int]) -> list[int]:
+    extent = []
+    for entry in shape.split():
+        size = 1
+        for letter in entry.split("*"):
+            size *= sizes[letter]
+        extent.append(size)
+    return extent
+
+
+def columns(part: Literal["nope", "rope"], C: int, P: int) -> slice:
+    """The columns of a head that are not rotated, or the last P, which are."""
+    return slice(0, C - P) if part == "nope" else slice(C - P, C)

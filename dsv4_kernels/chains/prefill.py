@@ -1,0 +1,307 @@
+"""`prefill_sparse_attn`, one request's chunk, and its plan for many chunks of one shape.
+
+plan = PrefillSparseAttn(q, ..., wo_b_scale, window=128)  # checks, allocates, binds weights
+attn_out = plan.run(q, ..., wo_b_scale)                   # arguments of the same sizes
+captured = plan.capture(q, ..., wo_b_scale)               # an NPUGraph or CUDAGraph
+captured.replay()                                         # on what these tensors hold now
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from dsv4_kernels.buffers import ARGUMENTS, BUFFERS, WEIGHTS, Buffers
+from dsv4_kernels.chains import attention as attention_forms
+from dsv4_kernels.chains import projection as projection_forms
+from dsv4_kernels.contract import Contract
+from dsv4_kernels.dims import Dims
+from dsv4_kernels.launcher.executors import Executor
+from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.launcher.plan import Captured, Plan
+from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments.proj_b import MAX_RANK
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots
+from dsv4_kernels.segments.tiles import Tiles
+
+# Tokens per wave: the seed's prefill chunk. Scratch is about 1.8 MiB a token at FLASH (K = 640),
+# so a wave needs about 230 MiB however long the chunk.
+WAVE_TOKENS = 128
+
+# Groups of the output projection per launch. A launch costs tens of microseconds of host time: one
+# group a launch is 24 launches of FLASH's projection, more host time than the device has work for.
+# 4 leaves FLASH two chunks and PRO four, enough for proj_b to overlap the next chunk's proj_a.
+GROUPS_PER_LAUNCH = 4
+
+SCHEDULES = tuple(projection_forms.FORMS)
+
+
+class PrefillChain:
+    """One chunk's chain for the launcher: its contract, nodes and numbers.
+
+    Args:
+        window: rows of the window ring.
+        schedule, attention: forms of projection and attention.
+        groups_per_launch: groups of the output projection per launch.
+        tiles: tiles to use instead of a segment's own, by segment.
+    """
+
+    op = "prefill_sparse_attn"
+    fixed: Mapping[str, str] = {
+        "T": "q", "H": "q", "C": "q", "P": "freqs_cos", "G": "wo_a", "R": "wo_a", "D": "wo_b",
+    }  # fmt: skip
+    shrinking: Mapping[str, str] = {"K": "cmp_sparse_indices"}
+
+    def __init__(
+        self,
+        *,
+        window: int = 128,
+        schedule: str = SCHEDULES[0],
+        attention: str = "fused",
+        groups_per_launch: int = GROUPS_PER_LAUNCH,
+        tiles: Mapping[str, Tiles] | None = None,
+    ) -> None:
+        contract = Contract(self.op)
+        contract.one_of("schedule", schedule, SCHEDULES)
+        contract.one_of("attention", attention, tuple(attention_forms.FORMS))
+        self._window = window
+        self._forms = attention_forms.FORMS[attention], projection_forms.FORMS[schedule]
+        self._groups_per_launch = contract.integer("groups_per_launch", groups_per_launch, 1)
+        self._segments = {
+            name: segment.with_tiles((tiles or {}).get(name)) for name, segment in SEGMENTS.items()
+        }
+
+    def check(self, arguments: Buffers) -> Contract:
+        """Everything that can be said of the arguments before a launch; binds all letters."""
+        contract = Contract(self.op, rows="T")
+        for name in ARGUMENTS:
+            if BUFFERS[name].dtype is not int:
+                contract.buffer(name, arguments[name])
+        check_slots(
+            contract, num_tokens=arguments["num_tokens"], window=self._window, first_token=0
+        )
+        H, C, G, J, P, R = (contract[letter] for letter in ("H", "C", "G", "J", "P", "R"))
+        contract.require(H >= 1, "q", "[T, H, C] with H >= 1", "H = 0")
+        contract.power_of_two("C", "q", low=16)
+        contract.require(
+            G >= 1 and H % G == 0 and H * C == G * J,
+            "wo_a",
+            f"[G, R, J=(H/G)*C] with G a divisor of H={H}, C={C}",
+            f"G = {G}, J = {J}",
+        )
+        contract.power_of_two("P", "freqs_cos", low=2)
+        contract.require(P <= C, "freqs_cos", f"[T, P] with P <= C={C}", f"P = {P}")
+        contract.require(
+            1 <= R <= MAX_RANK, "wo_a", f"[G, R, J] with R in 1..{MAX_RANK}", f"R = {R}"
+        )
+        contract.sizes["NB"] = contract["KP"] // BLOCK_COLUMNS
+        return contract
+
+    def nodes(self, sizes: Mapping[str, int]) -> tuple[Node, ...]:
+        """Those of one wave: attention, then the projection."""
+        return tuple(
+            node
+            for form in self._forms
+            for node in form(self._segments, sizes, self._groups_per_launch)
+        )
+
+    def numbers(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        """What the segments take beside tensors, the same in every run."""
+        return dict(
+            window=sizes["window"], groups=sizes["G"], rope_dim=sizes["P"], softmax_scale=None
+        )
+
+
+def wave_nodes(
+    dims: Dims, tokens: int, columns: int | None = None, **options: Any
+) -> tuple[Node, ...]:
+    """The nodes of one wave of a layer.
+
+    Args:
+        tokens: of the wave.
+        columns: K; those of a CSA layer if None.
+        **options: as `PrefillChain` takes them.
+    """
+    ring, K = -(-dims.window // dims.page_rows), columns or dims.index_columns
+    blocks = -(-K // BLOCK_COLUMNS)
+    sizes = dims.letters() | dict(
+        N=tokens, T=tokens, K=K, KP=blocks * BLOCK_COLUMNS, NB=blocks, ori_pages=ring,
+        ori_entries=ring, cmp_pages=K, cmp_entries=K,
+    )  # fmt: skip
+    return PrefillChain(**options).nodes(sizes)
+
+
+class PrefillSparseAttn:
+    """`prefill_sparse_attn` for one set of shapes, with a workspace and an output of its own.
+
+    Args:
+        *args, **kwargs: the arguments of `prefill_sparse_attn` that have no default, in its order
+            or by name. Of the weights (attn_sink, wo_a, wo_b, wo_b_scale) the plan keeps the
+            tensors, of the others only shapes, dtypes and device count.
+        window: rows of the window ring, i.e. where raw indices start to mean the overlay.
+        wave_tokens: tokens per pass through the pipeline. It bounds the workspace and changes no
+            byte of the output.
+        waves_in_flight: waves that may run at a time, each with a workspace of its own. By default
+            two where the device has streams and the chunk more than one wave; 1 saves the memory
+            (`workspace_bytes`).
+        schedule: "decoupled" or "row_barrier"; they differ in the quantisation's granularity.
+        groups_per_launch: groups of the output projection per launch; changes no byte either.
+        executor: runs the nodes of a wave; by default a stream per lane where there are streams.
+        tiles: tiles to use instead of a segment's own, by the segment's name.
+
+    A plan may be run from any stream and any thread: its runs come one after the other, in the
+    order of their calls. Plans are independent of each other. No run has a gradient.
+
+    Raises ContractError.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        window: int = 128,
+        wave_tokens: int = WAVE_TOKENS,
+        waves_in_flight: int | None = None,
+        schedule: str = SCHEDULES[0],
+        groups_per_launch: int = GROUPS_PER_LAUNCH,
+        executor: Executor | None = None,
+        tiles: Mapping[str, Tiles] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        arguments = _named(args, kwargs, {})
+        self._plan = Plan(
+            PrefillChain(
+                window=window, schedule=schedule, groups_per_launch=groups_per_launch, tiles=tiles
+            ),
+            arguments,
+            wave_tokens=wave_tokens,
+            waves_in_flight=waves_in_flight,
+            executor=executor,
+        )
+        self._weights = {name: arguments[name] for name in WEIGHTS}
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes of one wave."""
+        return self._plan.nodes
+
+    @property
+    def waves_in_flight(self) -> int:
+        """Copies of the workspace."""
+        return self._plan.waves_in_flight
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Memory that the plan holds between runs, its output left out."""
+        return self._plan.workspace_bytes
+
+    def run(self, *args: Any, out: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
+        """Run the chain on the current stream, without synchronising.
+
+        Args:
+            *args, **kwargs: as for the plan. Pools and tables may be of other sizes than the
+                plan's, K smaller; weights that are not given are the plan's.
+            out: output, [T, D] bf16, apart from every argument; by default the plan's own, which
+                its next run overwrites.
+
+        Returns attn_out [T, D] bf16. Raises ContractError before anything is launched or written.
+        """
+        return self._plan.run(_named(args, kwargs, self._weights), out)
+
+    def capture(self, *args: Any, out: torch.Tensor | None = None, **kwargs: Any) -> Captured:
+        """Record a run as a graph, whose replays cost the host one launch.
+
+        The graph keeps the addresses of the tensors, and num_tokens as it is now: update the
+        tensors in place. Where fewer tokens are live than at capture, give the others a
+        cmp_sparse_lens of 0.
+
+        Raises ContractError: as `run`, or the device has no graphs (a CPU).
+        """
+        return self._plan.capture(_named(args, kwargs, self._weights), out)
+
+
+def prefill_sparse_attn(
+    q: torch.Tensor,  # [T, H, C] bf16
+    ori_kv: torch.Tensor,  # [pages, B, C] or [pages, B, 1, C] bf16
+    ori_block_table: torch.Tensor,  # [n] int32
+    kv_overlay: torch.Tensor,  # [T, C] bf16
+    cmp_kv: torch.Tensor,  # [pages, B, C] or [pages, B, 1, C] bf16
+    cmp_block_table: torch.Tensor,  # [m] int32
+    cmp_sparse_indices: torch.Tensor,  # [T, K] int32
+    cmp_sparse_lens: torch.Tensor,  # [T] int32
+    attn_sink: torch.Tensor,  # [H] fp32
+    num_tokens: int,
+    freqs_cos: torch.Tensor,  # [T, P] bf16
+    freqs_sin: torch.Tensor,  # [T, P] bf16
+    wo_a: torch.Tensor,  # [G, R, J] bf16
+    wo_b: torch.Tensor,  # [D, G*R] int8
+    wo_b_scale: torch.Tensor,  # [D] fp32
+    *,
+    window: int = 128,
+    out: torch.Tensor | None = None,
+    wave_tokens: int = WAVE_TOKENS,
+    waves_in_flight: int | None = None,
+    schedule: str = SCHEDULES[0],
+    groups_per_launch: int = GROUPS_PER_LAUNCH,
+    executor: Executor | None = None,
+    tiles: Mapping[str, Tiles] | None = None,
+) -> torch.Tensor:
+    """DeepSeek-V4's prefill sparse attention, through to its grouped INT8 output projection.
+
+    Args:
+        q: queries, rotated.
+        ori_kv, ori_block_table: window ring, paged: history before this chunk. K and V are one row.
+        kv_overlay: this chunk's own KV.
+        cmp_kv, cmp_block_table: compressed KV, paged. Pools and tables may be empty.
+        cmp_sparse_indices, cmp_sparse_lens: raw slot indices (contract in segments/slots.py) and
+            the usable prefix of each row.
+        attn_sink: logit per head that takes part in the denominator only.
+        num_tokens: live tokens, 0..T; later rows of the output are zeros.
+        freqs_cos, freqs_sin: RoPE tables of the tokens, the first P/2 columns are used.
+        wo_a, wo_b, wo_b_scale: output projection; wo_b is quantised per output channel.
+        out: output, [T, D] bf16; allocated if None.
+        window, wave_tokens, waves_in_flight, schedule, groups_per_launch, executor, tiles: as
+            `PrefillSparseAttn` takes them, which is what to use for one set of shapes many times.
+
+    Returns attn_out [T, D] bf16, on the current stream and without synchronising. There is no
+    gradient. Raises ContractError before anything is launched or written.
+    """
+    arguments = (
+        q, ori_kv, ori_block_table, kv_overlay, cmp_kv, cmp_block_table, cmp_sparse_indices,
+        cmp_sparse_lens, attn_sink, num_tokens, freqs_cos, freqs_sin, wo_a, wo_b, wo_b_scale,
+    )  # fmt: skip
+    plan = PrefillSparseAttn(
+        *arguments,
+        window=window,
+        wave_tokens=wave_tokens,
+        waves_in_flight=waves_in_flight,
+        schedule=schedule,
+        groups_per_launch=groups_per_launch,
+        executor=executor,
+        tiles=tiles,
+    )
+    return plan.run(*arguments, out=out)
+
+
+def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any], known: Mapping[str, Any]) -> Buffers:
+    """The arguments by name, pools without the dimension of the one KV head."""
+    contract = Contract("prefill_sparse_attn")
+    given = dict(zip(ARGUMENTS, args, strict=False))
+    twice = sorted(given.keys() & kwargs.keys())
+    unknown = sorted(kwargs.keys() - {*ARGUMENTS})
+    arguments = {**known, **given, **kwargs}
+    missing = [name for name in ARGUMENTS if name not in arguments]
+    wrong = len(args) > len(ARGUMENTS) or twice or unknown or missing
+    if wrong:
+        what = f"{len(args)} by place"
+        for word, names in (("twice", twice), ("unknown", unknown), ("missing", missing)):
+            what += f", {word}: {', '.join(names)}" if names else ""
+        contract.require(
+            False, "args", f"{len(ARGUMENTS)} arguments, {ARGUMENTS[0]} to {ARGUMENTS[-1]}", what
+        )
+    for name in ("ori_kv", "cmp_kv"):
+        pool = arguments[name]
+        if isinstance(pool, torch.Tensor) and pool.dim() == 4 and pool.shape[2] == 1:
+            arguments[name] = pool.squeeze(2)  # [pages, B, 1, C]; others are for the checks
+    return {name: arguments[name] for name in ARGUMENTS}

@@ -1,0 +1,157 @@
+"""``python -m dsv4_kernels ascend``: the gate's verdicts as tables or JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.progress import Progress
+from rich.table import Table
+
+from dsv4_kernels.commands import terminal
+from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.gates.ascend.compiler import Launch
+from dsv4_kernels.gates.ascend.gate import Row, a_k_tile_facts, judge
+from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk, part_target
+from dsv4_kernels.gates.chunk import Compiled
+from dsv4_kernels.gates.options import WIDTH, chosen_tiles, in_parallel, require_known
+from dsv4_kernels.segments import SEGMENTS
+
+
+def ascend(
+    *,
+    presets: Sequence[str],
+    parts: Sequence[str],
+    segments: Sequence[str],
+    tiles: Sequence[str],
+    as_json: bool,
+    save: str | None,
+) -> bool:
+    """Compile, judge and print; True if no segment breaks what it claims."""
+    require_known("part", parts, PARTS)
+    require_known("segment", segments, SEGMENTS)
+    chosen = chosen_tiles(tiles, part_target(parts[0]))  # one family of devices, one set of tiles
+    console = terminal.console(WIDTH, stderr=as_json)
+    jobs = [(preset, part, segments, chosen, save) for preset in presets for part in parts]
+    rows: list[Row] = []
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("compiling", total=len(jobs))
+        for (preset, part, *_), judged in zip(jobs, in_parallel(_rows_of, jobs), strict=True):
+            rows += judged
+            progress.update(task, description=f"compiled {preset} for {part}", advance=1)
+    if as_json:
+        printed = {
+            "segments": [dataclasses.asdict(row) for row in rows],
+            "a_k_tile": a_k_tile_facts(parts[0], presets[0]),
+        }
+        print(json.dumps(printed, indent=1))
+    else:
+        console.print(_plan_table(rows))
+        console.print(_counts_table(rows))
+        console.print(_a_k_tile_table(parts[0], presets[0]))
+    broken = [row for row in rows if row.breaches]
+    for row in broken:
+        for breach in row.breaches:
+            console.print(f"[red]breach[/red] {row.segment} {row.preset} {row.part}: {breach}")
+    return not broken
+
+
+Job = tuple[str, str, Sequence[str], dict[str, Any], str | None]
+
+
+def _rows_of(job: Job) -> list[Row]:
+    preset, part, segments, tiles, save = job
+    chunk = compile_chunk(part, PRESETS[preset], tiles=tiles)
+    wanted = [compiled for compiled in chunk if not segments or compiled.segment in segments]
+    if save is not None:
+        for compiled in wanted:
+            _save(compiled, Path(save) / preset / part)
+    return [judge(compiled, preset, part) for compiled in wanted]
+
+
+def _save(compiled: Compiled[Launch], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for stage, text in {**compiled.launch.stages, "hivm": compiled.launch.hivm}.items():
+        (folder / f"{compiled.segment}.{stage}.mlir").write_text(text)
+
+
+def _plan_table(rows: Sequence[Row]) -> Table:
+    table = Table(title="compiled for Ascend: cores and memory (KiB per core, of its limit)")
+    table.add_column("segment", no_wrap=True)
+    for heading in ("preset", "part", "core"):
+        table.add_column(heading)
+    for heading in ("UB", "L1", "L0C", "workspace", "retries", "s"):
+        table.add_column(heading, justify="right")
+    table.add_column("double-buffered", overflow="fold")
+    table.add_column("")
+    for row in rows:
+        plan = row.plan
+        state = "[red]breach[/red]" if row.breaches else "[green]ok[/green]"
+        if plan is None:
+            table.add_row(row.segment, row.preset, row.part, *[""] * 8, state)
+            continue
+        used = [
+            f"{plan.used[m] / 1024:.1f}/{plan.limits[m] // 1024}" if plan.used[m] else "-"
+            for m in ("UB", "L1", "L0C")
+        ]
+        table.add_row(
+            row.segment,
+            row.preset,
+            row.part,
+            plan.core,
+            *used,
+            f"{plan.workspace // 1024}" if plan.workspace else "-",
+            str(len(row.retries)),
+            f"{row.compile_seconds:.2f}",
+            ", ".join(plan.doubled) if plan.core != "AIV" else f"{len(plan.doubled)} in UB",
+            state,
+        )
+    return table
+
+
+def _counts_table(rows: Sequence[Row]) -> Table:
+    """One part is enough: what is moved and computed does not depend on the number of cores."""
+    table = Table(
+        title="counted in the compiled code, for one chunk of 128 tokens (MiB; no time is derived)",
+        caption="minimum: each input once, each output once",
+    )
+    table.add_column("segment", no_wrap=True)
+    table.add_column("preset")
+    headings = ("GM->L1", "GM->UB", "UB->GM", "L0C->GM", "all", "minimum")
+    for heading in (*headings, "DMA", "G MAC", "vector", "scalar loads", "scalar loops"):
+        table.add_column(heading, justify="right")
+    parts = [row.part for row in rows][:1]
+    for row in rows:
+        c = row.counts
+        if c is None or row.part not in parts:
+            continue
+        moved = (c.gm_to_l1, c.gm_to_ub, c.ub_to_gm, c.l0c_to_gm)
+        table.add_row(
+            row.segment,
+            row.preset,
+            *[_mib(size) for size in (*moved, sum(moved), row.minimum_bytes)],
+            f"{c.dma:,}",
+            f"{c.macs / 1e9:.2f}" if c.macs else "-",
+            f"{c.vector:,}",
+            f"{c.scalar_loads:,}",
+            str(c.scalar_loops),
+        )
+    return table
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.3g}" if size else "-"
+
+
+def _a_k_tile_table(part: str, preset: str) -> Table:
+    facts = a_k_tile_facts(part, preset)
+    table = Table(title=f"A_K_TILE of proj_a, {preset}, {part}: facts of the compiled code")
+    for heading in facts[0]:
+        table.add_column(heading, justify="right")
+    for fact in facts:
+        values = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in fact.values())
+        table.add_row(*values)
+    return table

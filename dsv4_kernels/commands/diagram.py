@@ -1,0 +1,57 @@
+"""``python -m dsv4_kernels graph``: a schedule as a Mermaid diagram, and so the README's.
+
+A box per launch, coloured by the cores that it keeps busy; an arrow per pair of launches that hand
+on data, with the buffers' names. What is ordered without handing on data (a workspace written
+again) is ordered all the same, and not drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, SCHEDULES, WAVE_TOKENS, wave_nodes
+from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.launcher.graph import Node, edges
+
+# Fill and text of a lane's boxes: three hues that stay apart in grey and for the colour-blind
+# (the first three of Okabe and Ito's palette that carry dark text).
+COLOURS = {"cube": "#e69f00", "vector": "#56b4e9", "gather": "#56b4e9", "mix": "#9fd8c4"}
+
+
+def graph(*, schedule: str, groups: int, groups_per_launch: int = GROUPS_PER_LAUNCH) -> bool:
+    """Print the diagram; True. ValueError for a schedule that there is not."""
+    if schedule not in SCHEDULES:
+        raise ValueError(f"unknown schedule {schedule!r}: known are {', '.join(SCHEDULES)}")
+    flash = PRESETS["FLASH"]
+    dims = replace(flash, groups=groups, heads=groups * flash.heads_per_group)
+    nodes = wave_nodes(dims, WAVE_TOKENS, schedule=schedule, groups_per_launch=groups_per_launch)
+    print(mermaid(nodes))
+    return True
+
+
+def mermaid(nodes: Sequence[Node]) -> str:
+    """The diagram of `nodes`, in their order of issue."""
+    lines = ["flowchart LR"]
+    for place, node in enumerate(nodes):
+        lines.append(f'    {_box(place)}["{node.label}<br/>{node.lane}"]:::{node.lane}')
+    for (before, after), buffers in _handed_on(nodes).items():
+        lines.append(f'    {_box(before)} -- "{", ".join(buffers)}" --> {_box(after)}')
+    lines += [f"    classDef {lane} fill:{c},stroke:#333,color:#111" for lane, c in COLOURS.items()]
+    return "\n".join(lines)
+
+
+def _box(place: int) -> str:
+    return f"n{place}"
+
+
+def _handed_on(nodes: Sequence[Node]) -> dict[tuple[int, int], list[str]]:
+    """{(writer, reader): buffers} of the last launches to write what another reads."""
+    flow: dict[tuple[int, int], list[str]] = {}
+    all_edges = list(edges(nodes))
+    # The first to write it again: edges come in the order of `after`.
+    rewritten = {(e.before, e.buffer): e.after for e in reversed(all_edges) if e.kind == "WAW"}
+    for before, after, buffer, kind in all_edges:
+        if kind == "RAW" and rewritten.get((before, buffer), after) >= after:
+            flow.setdefault((before, after), []).append(buffer)
+    return flow

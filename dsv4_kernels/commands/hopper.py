@@ -1,0 +1,81 @@
+"""``python -m dsv4_kernels hopper``: the gate's verdicts as a table or JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from dsv4_kernels.commands import terminal
+from dsv4_kernels.device import cuda_target
+from dsv4_kernels.gates.hopper.compiler import require_upstream
+from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, Row, judge_chunk
+from dsv4_kernels.gates.options import WIDTH, chosen_tiles, in_parallel, require_known
+from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments.tiles import KIB
+
+
+def hopper(
+    *, presets: Sequence[str], segments: Sequence[str], tiles: Sequence[str], as_json: bool
+) -> bool:
+    """Compile, judge and print; True if no segment breaks what it claims."""
+    require_known("segment", segments, SEGMENTS)
+    chosen = chosen_tiles(tiles, cuda_target("sm_90"))
+    require_upstream()
+    console = terminal.console(WIDTH, stderr=as_json)
+    with console.status("compiling for sm_90"):
+        judged = in_parallel(_rows_of, [(preset, segments, chosen) for preset in presets])
+        rows = [row for rows in judged for row in rows]
+    if as_json:
+        print(json.dumps({"segments": [dataclasses.asdict(row) for row in rows]}, indent=1))
+    else:
+        console.print(_table(rows))
+    for row in rows:
+        for breach in row.breaches:
+            console.print(f"[red]breach[/red] {row.segment} {row.preset}: {breach}")
+    return not any(row.breaches for row in rows)
+
+
+Job = tuple[str, Sequence[str], dict[str, Any]]
+
+
+def _rows_of(job: Job) -> list[Row]:
+    preset, segments, tiles = job
+    rows = judge_chunk(preset, tiles)
+    return [row for row in rows if not segments or row.segment in segments]
+
+
+def _table(rows: Sequence[Row]) -> Table:
+    table = Table(
+        title="compiled for Hopper, sm_90a, by upstream Triton: nothing ran, no time is derived",
+        caption=f"one chunk of 128 tokens; shared: KiB a program of {SHARED_LIMIT // KIB}; "
+        "resident: programs a multiprocessor holds; wgmma: instructions in the PTX",
+    )
+    table.add_column("segment", no_wrap=True)
+    table.add_column("preset")
+    for heading in ("programs", "warps", "stages", "registers", "spills", "shared", "resident"):
+        table.add_column(heading, justify="right")
+    table.add_column("wgmma", overflow="fold")
+    table.add_column("")
+    for row in rows:
+        state = "[red]breach[/red]" if row.breaches else "[green]ok[/green]"
+        if row.assembly is None:
+            table.add_row(row.segment, row.preset, *[""] * 8, state)
+            continue
+        table.add_row(
+            row.segment,
+            row.preset,
+            str(row.grid),
+            str(row.num_warps),
+            str(row.num_stages),
+            str(row.assembly.registers),
+            f"{row.assembly.spill_stores}/{row.assembly.spill_loads}",
+            f"{row.shared / KIB:.1f}",
+            str(row.resident),
+            ", ".join(f"{count} {shape}" for shape, count in row.wgmma.items()) or "-",
+            state,
+        )
+    return table

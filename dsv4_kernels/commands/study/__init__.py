@@ -1,0 +1,1 @@
+"""What compares with reference/, and so runs from a checkout only."""

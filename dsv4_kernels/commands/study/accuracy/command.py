@@ -1,0 +1,65 @@
+"""``python -m dsv4_kernels accuracy``: measure, print, and keep as JSON and PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from dsv4_kernels.commands import terminal
+from dsv4_kernels.commands.study.accuracy.study import SEED_DIGIT, Study, run, steps
+from dsv4_kernels.commands.study.accuracy.tables import markdown, sheets
+
+
+def accuracy(
+    *,
+    presets: Sequence[str],
+    tokens: int,
+    seed: int,
+    stored: str | None,
+    as_markdown: bool,
+    json_file: str | None,
+    png_file: str | None,
+) -> bool:
+    """Print the study's tables; True if it reproduces the seed's figures to their last digit.
+
+    Raises ValueError for fewer than one token, MissingDependency for a PNG without matplotlib.
+    """
+    if tokens < 1:
+        raise ValueError(f"`--tokens` must be at least 1, got {tokens}")
+    console = terminal.console(120, stderr=as_markdown)
+    draw = _picture() if png_file else None  # looked for before minutes are spent in vain
+    study = (
+        Study.from_json(Path(stored).read_text())
+        if stored
+        else _measure(presets, tokens, seed, console)
+    )
+    if as_markdown:
+        print(markdown(study))
+    else:
+        for sheet in sheets(study):
+            console.print(sheet.rich())
+    if json_file:
+        Path(json_file).write_text(study.to_json() + "\n")
+    if draw and png_file:
+        draw(study, Path(png_file))
+    if not study.reproduces_seed:
+        console.print(f"[red]off the seed's figures by more than {100 * SEED_DIGIT:.2f} %[/red]")
+    return study.reproduces_seed
+
+
+def _picture() -> Callable[[Study, Path], None]:
+    from dsv4_kernels.commands.study.accuracy.picture import draw  # imported late: needs matplotlib
+
+    return draw
+
+
+def _measure(presets: Sequence[str], tokens: int, seed: int, console: Console) -> Study:
+    with terminal.progress(console, words=40, transient=True) as progress:
+        task = progress.add_task("", total=steps(presets), completed=-1)
+
+        def step(text: str) -> None:
+            progress.update(task, description=text, advance=1)
+
+        return run(presets, tokens, seed, step)

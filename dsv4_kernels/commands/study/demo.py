@@ -1,0 +1,201 @@
+"""One layer's chain on the best device present, every segment checked against the reference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from rich.table import Table
+
+from dsv4_kernels import device as devices
+from dsv4_kernels.buffers import Buffers
+from dsv4_kernels.chains.prefill import WAVE_TOKENS, prefill_sparse_attn, wave_nodes
+from dsv4_kernels.commands import terminal
+from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
+from dsv4_kernels.launcher.executors import Executor
+from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.segments import SEGMENTS
+
+try:
+    import reference
+    from reference import bounds
+    from reference.compare import compare
+except ImportError as error:
+    raise devices.MissingDependency(
+        "the demo checks against reference/, which is not part of the installed package: run it "
+        "from a checkout"
+    ) from error
+
+
+@dataclass
+class Row:
+    """What the demo learns of one segment, over all waves."""
+
+    inputs: str = ""
+    outputs: str = ""
+    seconds: float = 0.0
+    verdicts: list[bounds.Verdict] = field(default_factory=list)
+
+    @property
+    def worst(self) -> bounds.Verdict:
+        """The verdict nearest to its bound, or beyond it."""
+        return max(self.verdicts, key=lambda verdict: (not verdict.holds, verdict.used))
+
+
+def demo(*, preset: str, layer: str, tokens: int, start: int, seed: int) -> bool:
+    """Run, check and print; True if everything is within tolerance."""
+    console = terminal.console(100)
+    device = devices.best()
+    console.print(f"[bold]{preset} {layer}[/bold], {tokens} tokens from position {start}")
+    console.print(f"on {devices.describe(device)}")
+    inputs = make_inputs(
+        PRESETS[preset], layer=layer, tokens=tokens, start=start, seed=seed, device=device
+    )
+    names = [node.name for node in wave_nodes(PRESETS[preset], 1, groups_per_launch=10**9)]
+    rows = {name: Row() for name in names}
+    codes: list[torch.Tensor] = []
+    waves = -(-tokens // WAVE_TOKENS)
+    with terminal.progress(console, words=32) as progress:
+        steps = progress.add_task("compiling and running", total=2 * waves * len(names))
+
+        def step(text: str) -> None:
+            progress.update(steps, description=text)
+
+        def first_run(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
+            for node in nodes:
+                step(f"compiling {node.name}")
+                node.run(waves)
+                devices.synchronize(device)
+                progress.advance(steps)
+
+        def timed_run(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
+            for node in nodes:
+                step(f"timing {node.name}")
+                buffers = waves[node.wave]
+                before = dict(buffers)
+                if node.updates:  # the reference needs what the kernel is about to change
+                    before |= {name: buffers[name].clone() for name in node.updates}
+                devices.synchronize(device)
+                begin = time.perf_counter()
+                node.run(waves)
+                devices.synchronize(device)
+                rows[node.name].seconds += time.perf_counter() - begin
+                step(f"checking {node.name}")
+                _check(node, before, buffers, rows[node.name])
+                progress.advance(steps)
+                if "codes" in node.writes:
+                    codes.append(buffers["codes"].to("cpu", copy=True))
+
+        _chain(inputs, first_run)
+        begin = time.perf_counter()
+        out = _chain(inputs)
+        devices.synchronize(device)
+        chain_seconds = time.perf_counter() - begin
+        checked = _chain(inputs, timed_run)
+    if tokens:
+        console.print(_segment_table(rows, device))
+    for name, row in rows.items():
+        for verdict in row.verdicts:
+            if not verdict.holds:
+                console.print(f"[red]{name}[/red] {verdict}")
+    console.print(
+        f"chain, as launched in one go: {_milliseconds(chain_seconds)} ({_clock(device)})"
+    )
+
+    holds = all(verdict.holds for row in rows.values() for verdict in row.verdicts)
+    holds &= torch.equal(out, checked)
+    with console.status("running the chain's reference and the fp64 oracle"):
+        summary, within = _judge_chain(inputs, out, codes)
+    console.print(summary)
+    console.print("[green]within tolerance[/green]" if holds and within else "[red]FAILED[/red]")
+    return holds and within
+
+
+def _chain(inputs: PrefillInputs, executor: Executor | None = None) -> torch.Tensor:
+    """The chain; under an executor of the demo's, with one launch for all groups of a segment."""
+    options: dict[str, Any] = {}
+    if executor is not None:
+        options.update(executor=executor, groups_per_launch=inputs.wo_a.shape[0])
+    return prefill_sparse_attn(*inputs.args(), window=inputs.window, **options)
+
+
+def _check(node: Node, before: Buffers, after: Buffers, row: Row) -> None:
+    """Judge what `node` wrote against its reference on the same inputs."""
+    segment = SEGMENTS[node.name]
+    written = segment.outputs_of(after)
+    row.verdicts += compare(node.name, segment.inputs_of(before), written)
+    row.inputs = row.inputs or _shapes(node.reads, before)
+    row.outputs = row.outputs or _shapes(tuple(written), after)
+
+
+def _judge_chain(
+    inputs: PrefillInputs, out: torch.Tensor, codes: list[torch.Tensor]
+) -> tuple[Table, bool]:
+    """The chain's output against its reference and the oracle, and the share of flipped codes."""
+    on_cpu = inputs.to("cpu")
+    want = reference.prefill_segments(*on_cpu.args(), window=on_cpu.window)
+    exact = reference.oracle(*on_cpu.args(), window=on_cpu.window)
+    got_codes = torch.cat(codes) if codes else want["codes"][:0]
+    difference = (got_codes.int() - want["codes"][: len(got_codes)].int()).abs()
+    flips = float((difference != 0).double().mean()) if difference.numel() else 0.0
+    step = int(difference.max()) if difference.numel() else 0
+    figures = [
+        ("INT8 codes that differ, reference", flips, bounds.CHAIN_CODE_FLIPS, "{:.4%}"),
+        ("largest difference of a code", step, 1, "{}"),
+        (
+            "rel-L2, reference",
+            bounds.relative_l2(out, want["attn_out"]),
+            bounds.CHAIN_REL_L2,
+            "{:.2e}",
+        ),
+        (
+            "1 - cosine, reference",
+            1 - bounds.cosine(out, want["attn_out"]),
+            1 - bounds.CHAIN_COSINE,
+            "{:.1e}",
+        ),
+        ("rel-L2, fp64 oracle", bounds.relative_l2(out, exact), bounds.ORACLE_REL_L2, "{:.2e}"),
+        ("1 - cosine, fp64 oracle", 1 - bounds.cosine(out, exact), None, "{:.1e}"),
+    ]
+    table = Table(title="the chain against its reference and the fp64 oracle")
+    for heading in ("figure", "measured", "allowed"):
+        table.add_column(heading, justify="left" if heading == "figure" else "right")
+    for name, value, allowed, form in figures:
+        table.add_row(name, form.format(value), "" if allowed is None else form.format(allowed))
+    return table, all(allowed is None or value <= allowed for _, value, allowed, _ in figures)
+
+
+def _segment_table(rows: dict[str, Row], device: torch.device) -> Table:
+    table = Table(
+        title="segments, each against its reference on the same inputs",
+        caption=f"times: {_clock(device)}",
+        show_lines=True,
+    )
+    for heading in ("segment", "in", "out"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("time", "largest deviation", "of bound"):
+        table.add_column(heading, justify="right")
+    for name, row in rows.items():
+        worst = row.worst
+        deviation = f"{worst.buffer}\n{worst.deviation:.2g}" if worst.deviation else "none"
+        share = f"{worst.used:.0%}" if worst.holds else f"[red]{worst.used:.0%}[/red]"
+        table.add_row(name, row.inputs, row.outputs, _milliseconds(row.seconds), deviation, share)
+    return table
+
+
+def _shapes(names: Sequence[str], buffers: Buffers) -> str:
+    """One tensor a line: name and sizes."""
+    return "\n".join(f"{name} {'x'.join(map(str, buffers[name].shape))}" for name in names)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1e3 * seconds:.1f} ms"
+
+
+def _clock(device: torch.device) -> str:
+    """What the times are: a launch and the wait for it, on the host's clock."""
+    return "CPU execution, not an NPU's" if device.type == "cpu" else f"{device}, synchronised"

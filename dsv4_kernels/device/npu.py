@@ -1,0 +1,72 @@
+"""Ascend NPUs, through torch_npu and triton-ascend's own driver."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import os
+import warnings
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+
+from dsv4_kernels.device.target import Target
+
+
+def best() -> torch.device | None:
+    """The current NPU; None where there is none, or no torch_npu that loads."""
+    if not _present():
+        return None
+    return torch.device("npu", torch.npu.current_device())  # type: ignore[attr-defined]
+
+
+def driver(triton: Any) -> Any:
+    """Triton's driver for it."""
+    return triton.runtime.driver.default
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """Inside, `device` is current."""
+    return torch.npu.device(device)  # type: ignore[attr-defined]
+
+
+@functools.cache
+def target(device: torch.device) -> Target:
+    """Its cores, as Triton's driver counts them."""
+    import triton
+
+    utils = triton.runtime.driver.active.utils  # type: ignore[attr-defined]
+    cores = utils.get_device_properties(device.index or 0)
+    name = torch.npu.get_device_name(device)  # type: ignore[attr-defined]
+    return Target("npu", name, cores["num_aicore"], cores["num_vectorcore"])
+
+
+def stream_api() -> Any:
+    """`torch.npu`."""
+    # As triton-ascend reads it (3.2.0, backends/ascend/driver.py).
+    queued = os.getenv("TRITON_ENABLE_TASKQUEUE", "true").lower() in ("true", "1")
+    if not queued:
+        warnings.warn(
+            f"TRITON_ENABLE_TASKQUEUE={os.environ['TRITON_ENABLE_TASKQUEUE']} makes every launch "
+            "synchronous: lanes will not overlap",
+            stacklevel=4,
+        )
+    return torch.npu  # type: ignore[attr-defined]
+
+
+def describe(device: torch.device) -> str:
+    """What it is."""
+    return f"{target(device).name} ({device})"
+
+
+@functools.cache
+def _present() -> bool:
+    if importlib.util.find_spec("torch_npu") is None:
+        return False
+    try:
+        importlib.import_module("torch_npu")
+    except (ImportError, OSError):  # installed, but CANN's libraries are not
+        return False
+    return torch.npu.is_available()  # type: ignore[attr-defined]

@@ -1,0 +1,138 @@
+"""Every kernel's compiled form held against what its segment claims."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.gates.ascend.compiler import Launch
+from dsv4_kernels.gates.ascend.counts import Counts, count
+from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk
+from dsv4_kernels.gates.ascend.memory import Plan, read_plan
+from dsv4_kernels.gates.chunk import Compiled
+from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments.proj_a import ProjATiles
+from dsv4_kernels.segments.tiles import Budget
+
+# A budget of the unified buffer that is further than this above the compiler's plan has lost touch
+# with it.
+UB_SLACK = 1.1
+
+# What the compiler may turn into a loop over elements, and why.
+SCALAR_LOOPS = {
+    "column_bias": 2,  # two page tables looked up by index, a load per column: no vector form
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """The verdict on one segment for one preset and part."""
+
+    segment: str
+    preset: str
+    part: str
+    breaches: tuple[str, ...]
+    plan: Plan | None = None
+    budget: Budget | None = None
+    counts: Counts | None = None
+    minimum_bytes: int = 0
+    retries: tuple[str, ...] = ()
+    compile_seconds: float = 0.0
+
+
+def judge(compiled: Compiled[Launch], preset: str, part: str) -> Row:
+    """Hold one compiled segment against its claims."""
+    launch, tiles = compiled.launch, compiled.tiles
+    if launch.refusal:
+        refusal = launch.refusal.strip()
+        if launch.overflow:
+            memory, needed, available = launch.overflow
+            refusal = f"{memory} overflow: {needed} bytes needed, {available} available"
+        return Row(compiled.segment, preset, part, (refusal,))
+    plan = read_plan(launch.hivm)
+    budget: Budget = tiles.budget(launch.constants)
+    counts = count_launch(compiled)
+    return Row(
+        segment=compiled.segment,
+        preset=preset,
+        part=part,
+        breaches=tuple(_breaches(compiled, plan, budget, counts, PARTS[part])),
+        plan=plan,
+        budget=budget,
+        counts=counts,
+        minimum_bytes=_minimum_bytes(compiled),
+        retries=launch.retries,
+        compile_seconds=launch.seconds,
+    )
+
+
+def _breaches(
+    compiled: Compiled[Launch], plan: Plan, budget: Budget, counts: Counts, cube_cores: int
+) -> Iterator[str]:
+    if plan.core != compiled.tiles.core:
+        yield f"compiled for {plan.core}, claimed {compiled.tiles.core}"
+    for retry in compiled.launch.retries:
+        yield f"compiler retried: {retry}"
+    for memory, used in plan.used.items():
+        claimed = getattr(budget, memory.lower())
+        limit = plan.limits[memory]
+        if max(used, claimed) > limit:
+            yield f"{memory}: {max(used, claimed)} bytes needed, {limit} available"
+        exact = memory != "UB"
+        if used > claimed or (exact and used != claimed) or claimed > used * UB_SLACK:
+            yield f"{memory}: {used} bytes planned, {claimed} budgeted"
+    if compiled.tiles.core != "AIV":
+        for buffer in plan.single_loads:
+            yield f"load into {buffer} is not double-buffered"
+    if plan.one_vector_core:
+        yield "one vector core of the pair does all the storing (limit_sub_block_id0)"
+    if counts.scalar_loops != SCALAR_LOOPS.get(compiled.segment, 0):
+        yield f"{counts.scalar_loops} scalar loops over tensor elements"
+    if (plan.cube_cores, plan.vector_cores) != (cube_cores, 2 * cube_cores):
+        yield f"the compiler knows {plan.cube_cores} cube cores, {cube_cores} assumed"
+
+
+def count_launch(compiled: Compiled[Launch]) -> Counts:
+    """What the launch moves and computes, over all its programs."""
+    launch = compiled.launch
+    arguments = {
+        name: value if isinstance(value, int | float) else None
+        for name, value in launch.arguments.items()
+    }
+    return count(launch.hivm, launch.grid, arguments)
+
+
+def _minimum_bytes(compiled: Compiled[Launch]) -> int:
+    arguments = compiled.launch.arguments.items()
+    tensors = {k.removesuffix("_ptr"): v for k, v in arguments if isinstance(v, torch.Tensor)}
+    return SEGMENTS[compiled.segment].cost(tensors).bytes
+
+
+def a_k_tile_facts(part: str, preset: str) -> list[dict[str, Any]]:
+    """What A_K_TILE 128 / 256 / 512 mean for proj_a, from its compiled code."""
+    facts = []
+    for a_k_tile in (128, 256, 512):
+        tiles = {"proj_a": ProjATiles(a_k_tile=a_k_tile)}
+        chunk = compile_chunk(part, PRESETS[preset], tiles=tiles)
+        compiled = next(c for c in chunk if c.segment == "proj_a")
+        plan, counts = read_plan(compiled.launch.hivm), count_launch(compiled)
+        matmuls = sum(n for name, n in counts.calls.items() if name.startswith("mma"))
+        facts.append(
+            {
+                "A_K_TILE": a_k_tile,
+                "K iterations": math.ceil(compiled.launch.constants["J"] / a_k_tile),
+                "bytes per weight row": 2 * a_k_tile,
+                "share of 512 B lines used": min(1.0, 2 * a_k_tile / 512),
+                "L1 bytes": plan.used["L1"],
+                "loads doubled": not plan.single_loads,
+                "retries": len(compiled.launch.retries),
+                "matmul calls per program": matmuls / compiled.launch.grid,
+                "instructions per KiB loaded": (counts.dma + matmuls) / (counts.gm_to_l1 / 1024),
+            }
+        )
+    return facts

@@ -1,0 +1,1 @@
+"""Arguments of the entry points, drawn as a server would pass them."""

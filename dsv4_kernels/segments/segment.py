@@ -1,0 +1,133 @@
+"""What a segment declares of itself, and how it is called.
+
+A segment is one kernel: `check` looks at the metadata of its buffers, `launch` says what is asked
+of the device. Both work on tensors of any device, meta tensors too; nothing is read, and nothing is
+launched before all is checked.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from dsv4_kernels import device
+from dsv4_kernels.buffers import Buffers
+from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import Target
+from dsv4_kernels.segments.cost import Cost, moved
+from dsv4_kernels.segments.tiles import Tiles
+
+
+class Launch(NamedTuple):
+    """A kernel launch as data.
+
+    arguments: in the kernel's order, a buffer's or number's name, or a plain number. constants: its
+    compile-time arguments, and what its Triton is told.
+    """
+
+    kernel: Any
+    grid: tuple[int]
+    arguments: tuple[str | int | float, ...]
+    constants: dict[str, Any]
+
+    def run(self, buffers: Mapping[str, Any]) -> None:
+        """Launch it on `buffers`, on the current device and stream."""
+        values = [buffers[a] if isinstance(a, str) else a for a in self.arguments]
+        self.kernel[self.grid](*values, **self.constants)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One box of the pipeline.
+
+    reads: buffers it takes. writes: buffers it makes, or fills where they exist already. updates:
+    buffers that it takes and changes. numbers: plain numbers that it takes. by_groups: whether it
+    can be asked for some of the groups only. columns: of a buffer, the columns of each head that it
+    writes, where it does not write all. check: what shapes alone do not say; it is given the
+    numbers, and binds the letters that the outputs' shapes need. launch: what to launch, from the
+    letters; not called where an output is empty. cost: bytes and FLOP that cannot be avoided.
+    """
+
+    name: str
+    tiles: type[Tiles]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...] = ()
+    updates: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    by_groups: bool = False
+    columns: Mapping[str, Literal["nope", "rope"]] = field(default_factory=dict, hash=False)
+    check: Callable[..., None] = field(kw_only=True)
+    launch: Callable[[Contract, Target, Any], Launch] = field(kw_only=True)
+    cost: Callable[..., Cost] = moved
+    chosen: Tiles | None = None  # tiles to use instead of the device's own
+
+    @property
+    def core(self) -> str:
+        """The Ascend cores that it keeps busy: AIC, AIV or MIX."""
+        return self.tiles.core
+
+    def inputs_of(self, buffers: Buffers) -> Buffers:
+        """What it takes of `buffers`."""
+        return {name: buffers[name] for name in self.reads + self.updates + self.numbers}
+
+    def outputs_of(self, buffers: Buffers) -> Buffers:
+        """What it has written to `buffers`."""
+        return {name: buffers[name] for name in self.writes + self.updates}
+
+    def with_tiles(self, tiles: Tiles | None) -> Segment:
+        """The same segment with tiles of the caller's choice."""
+        return dataclasses.replace(self, chosen=tiles)
+
+    def checked(
+        self, buffers: Mapping[str, Any], group_range: range | None = None
+    ) -> tuple[Contract, Buffers]:
+        """The contract, all letters bound, and every buffer: outputs are allocated where there are
+        none. Raises ContractError."""
+        contract = Contract(self.name)
+        values = {name: contract.buffer(name, buffers[name]) for name in self.reads + self.updates}
+        numbers = {name: buffers[name] for name in self.numbers}
+        self.check(contract, **numbers)
+        values |= {name: contract.output(name, buffers.get(name)) for name in self.writes}
+        if self.by_groups:
+            contract.group_range(group_range)
+        return contract, values | {
+            name: contract.sizes.get(name, numbers[name]) for name in numbers
+        }
+
+    def bind(
+        self, buffers: Mapping[str, Any], group_range: range | None = None
+    ) -> Callable[[Mapping[str, Any]], None]:
+        """What runs it on buffers of these shapes, checked once and for all.
+
+        The caller makes the device current (`device.on`), here and at every run.
+        """
+        contract, values = self.checked(buffers, group_range)
+        outputs = self.outputs_of(values)
+        if self._nothing_to_do(contract, outputs):
+            return _no_launch
+        first = next(iter(outputs.values()))
+        with device.on(first) as target:
+            return self.launch(contract, target, self.chosen or self.tiles.on(target)).run
+
+    def __call__(self, tiles: Tiles | None, **buffers: Any) -> Any:
+        """Check, launch, and return the outputs: the body of a segment's public function."""
+        contract, values = self.checked(buffers, buffers.get("group_range"))
+        outputs = self.outputs_of(values)
+        if not self._nothing_to_do(contract, outputs):
+            with device.on(next(iter(outputs.values()))) as target:
+                chosen = tiles or self.chosen or self.tiles.on(target)
+                self.launch(contract, target, chosen).run(values)
+        made = tuple(outputs.values())
+        return made[0] if len(made) == 1 else made
+
+    def _nothing_to_do(self, contract: Contract, outputs: Mapping[str, torch.Tensor]) -> bool:
+        no_group = self.by_groups and not contract.groups
+        return no_group or any(tensor.numel() == 0 for tensor in outputs.values())
+
+
+def _no_launch(buffers: Mapping[str, Any]) -> None:
+    """An empty output needs none."""

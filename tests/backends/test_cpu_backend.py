@@ -1,0 +1,504 @@
+"""Triton on a CPU: launches, rounding, order of additions, errors, the cache of compiled kernels.
+
+The kernels here are this file's own, in plain `tl`: what holds for them holds for the segments.
+"""
+
+# A @triton.jit body is compiled, not run as Python: its names have other types than they seem to.
+# pyright: reportArgumentType=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
+# pyright: reportIndexIssue=false, reportOptionalOperand=false, reportCallIssue=false
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from dsv4_kernels import device as devices
+
+pytestmark = pytest.mark.skipif(
+    devices.best().type != "cpu", reason="the CPU backend is for machines without an accelerator"
+)
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **sizes: Any) -> None:
+    with devices.on(torch.empty(0)):
+        kernel[grid](*arguments, **sizes)
+
+
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache directory that nothing was compiled into yet."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    return tmp_path
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Lets a test set the number of threads."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+# -- arguments
+
+
+@triton.jit
+def _integers_kernel(a, out_ptr, b, c, unused_ptr, d):
+    tl.store(out_ptr + 0, a)
+    tl.store(out_ptr + 1, b)
+    tl.store(out_ptr + 2, c)
+    tl.store(out_ptr + 3, d)
+
+
+@triton.jit(do_not_specialize=["b", "d"])
+def _unspecialised_kernel(a, out_ptr, b, c, unused_ptr, d):
+    tl.store(out_ptr + 0, a)
+    tl.store(out_ptr + 1, b)
+    tl.store(out_ptr + 2, c)
+    tl.store(out_ptr + 3, d)
+
+
+@triton.jit
+def _floats_kernel(out_ptr, a, n, b):
+    tl.store(out_ptr + 0, a)
+    tl.store(out_ptr + 1, n * 1.0)
+    tl.store(out_ptr + 2, b)
+
+
+# Triton makes a constant of an integer that is 1 and drops it from the compiled signature.
+@pytest.mark.parametrize(
+    "kernel", [_integers_kernel, _unspecialised_kernel], ids=lambda k: k.__name__
+)
+@pytest.mark.parametrize(
+    "values",
+    [
+        (7, 8, 9, 10),
+        (1, 7, 8, 9),
+        (7, 1, 8, 9),
+        (7, 8, 1, 9),
+        (7, 8, 9, 1),
+        (1, 7, 1, 8),
+        (7, 1, 8, 1),
+        (1, 1, 1, 1),
+        (16, 1, 32, 0),  # multiples of 16 are specialised as well, but stay arguments
+    ],
+    ids=str,
+)
+def test_an_integer_of_one_shifts_no_other(kernel: Any, values: tuple[int, ...]) -> None:
+    out = torch.full((4,), -1, dtype=torch.int64)
+    launch(kernel, (1,), values[0], out, values[1], values[2], torch.empty(1), values[3])
+    assert out.tolist() == list(values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (-1, -(2**31), 2**31 - 1, 0),  # i32
+        (2**31, -(2**31) - 1, 2**63 - 1, -(2**63)),  # i64
+        (-7, 2**40, -3, 1),
+        (True, 5, False, -5),
+    ],
+    ids=str,
+)
+def test_wide_and_negative_integers(values: tuple[int, ...]) -> None:
+    out = torch.full((4,), 77, dtype=torch.int64)
+    launch(_integers_kernel, (1,), values[0], out, values[1], values[2], torch.empty(1), values[3])
+    assert out.tolist() == [int(value) for value in values]
+
+
+@pytest.mark.parametrize("n", [1, -3])
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [(0.1, -0.1), (1.0, -2.5), (1e-45, -0.0), (1e40, -torch.inf), (torch.nan, 3.4e38)],
+)
+def test_floats(a: float, n: int, b: float) -> None:
+    out = torch.full((3,), 77.0)
+    launch(_floats_kernel, (1,), out, a, n, b)
+    want = torch.tensor([a, n, b], dtype=torch.float64).to(torch.float32)
+    torch.testing.assert_close(out, want, rtol=0, atol=0, equal_nan=True)
+    assert out.signbit()[2] == want.signbit()[2]  # -0.0
+
+
+# -- rounding
+
+
+@triton.jit
+def _cast_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + i, mask=i < n, other=0.0)
+    tl.store(y_ptr + i, x.to(y_ptr.dtype.element_ty), mask=i < n)
+
+
+@triton.jit
+def _multiply_add_kernel(a_ptr, b_ptr, c_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    a = tl.load(a_ptr + i, mask=i < n, other=0.0)
+    b = tl.load(b_ptr + i, mask=i < n, other=0.0)
+    c = tl.load(c_ptr + i, mask=i < n, other=0.0)
+    tl.store(y_ptr + i, a * b + c, mask=i < n)
+
+
+@triton.jit
+def _scalar_multiply_add_kernel(a_ptr, b_ptr, c_ptr, y_ptr, n):
+    for i in range(n):
+        tl.store(y_ptr + i, tl.load(a_ptr + i) * tl.load(b_ptr + i) + tl.load(c_ptr + i))
+
+
+@triton.jit
+def _matmul_kernel(a_ptr, b_ptr, c_ptr, K, M: tl.constexpr, N: tl.constexpr, K_TILE: tl.constexpr):
+    m = tl.arange(0, M)[:, None]
+    n = tl.arange(0, N)[None, :]
+    k = tl.arange(0, K_TILE)
+    acc = tl.zeros((M, N), c_ptr.dtype.element_ty)
+    for k0 in range(0, K, K_TILE):
+        a = tl.load(a_ptr + m * K + (k0 + k)[None, :])
+        b = tl.load(b_ptr + (k0 + k)[:, None] * N + n)
+        acc = tl.dot(a, b, acc, out_dtype=c_ptr.dtype.element_ty)
+    tl.store(c_ptr + m * N + n, acc)
+
+
+def cast(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    y = torch.full(x.shape, 77, dtype=dtype)
+    launch(_cast_kernel, (triton.cdiv(x.numel(), 4096),), x, y, x.numel(), BLOCK=4096)
+    return y
+
+
+def test_fp32_to_bf16_rounds_to_nearest_even() -> None:
+    """Every sign, exponent and bf16 mantissa, with what is cut off below, on and above the tie."""
+    kept = torch.arange(2**16, dtype=torch.int64)[:, None] << 16
+    cut = torch.tensor([0x0000, 0x0001, 0x7FFF, 0x8000, 0x8001, 0xFFFF])
+    bits = (kept | cut).flatten()
+    x = torch.where(bits >= 2**31, bits - 2**32, bits).to(torch.int32).view(torch.float32)
+    y = cast(x, torch.bfloat16)
+    assert torch.equal(y.isnan(), x.isnan())
+    want = x.to(torch.bfloat16)
+    numbers = ~x.isnan()
+    assert torch.equal(y.view(torch.int16)[numbers], want.view(torch.int16)[numbers])
+
+    # The same by hand: 0x8000 is the tie, the largest fp32 overflows, infinities stay.
+    by_hand = {
+        0x3F80_8000: 0x3F80, 0x3F80_8001: 0x3F81, 0x3F81_8000: 0x3F82, 0x3F81_7FFF: 0x3F81,
+        0x7F7F_7FFF: 0x7F7F, 0x7F7F_8000: 0x7F80, 0x7F80_0000: 0x7F80, 0x0000_8001: 0x0001,
+        0x0000_8000: 0x0000,
+    }  # fmt: skip
+    x = torch.tensor(list(by_hand), dtype=torch.int32).view(torch.float32)
+    got = cast(torch.cat([x, -x]), torch.bfloat16).view(torch.int16).tolist()
+    assert got == [*by_hand.values(), *(value - 2**15 for value in by_hand.values())]
+
+
+def test_bf16_to_fp32_is_exact() -> None:
+    bits = torch.arange(-(2**15), 2**15, dtype=torch.int32)
+    y = cast(bits.to(torch.int16).view(torch.bfloat16), torch.float32)
+    want = (bits << 16).view(torch.float32)
+    assert torch.equal(y.isnan(), want.isnan())
+    numbers = ~want.isnan()
+    assert torch.equal(y.view(torch.int32)[numbers], want.view(torch.int32)[numbers])
+
+
+def test_a_product_is_rounded_before_it_is_added(generator: torch.Generator) -> None:
+    """As a tile and as a scalar."""
+    a, b, c = torch.randn(3, 4099, generator=generator)
+    c[::2] = -(a * b)[::2]  # one rounding would leave the error of the product, two leave zero
+    product = a * b
+    want = product + c
+    fused = (a.double() * b.double() + c.double()).float()
+    assert not torch.equal(fused, want), "these inputs cannot tell one rounding from two"
+    y = torch.full_like(a, torch.nan)
+    launch(_multiply_add_kernel, (2,), a, b, c, y, len(a), BLOCK=4096)
+    assert torch.equal(y, want)
+    y = torch.full_like(a, torch.nan)
+    launch(_scalar_multiply_add_kernel, (1,), a, b, c, y, len(a))
+    assert torch.equal(y, want)
+
+
+@pytest.mark.parametrize("k_tile", [16, 64, 128, 256, 512])
+def test_a_matmul_adds_chunk_by_chunk(k_tile: int, generator: torch.Generator) -> None:
+    """Products are summed exactly within a chunk, chunks in fp32 in ascending order."""
+    from dsv4_kernels.backends.linalg.matmul import CHUNK
+
+    M, K, N = 16, 1024, 32
+    a = torch.randn(M, K, generator=generator).to(torch.bfloat16)
+    b = torch.randn(K, N, generator=generator).to(torch.bfloat16)
+    chunk = min(CHUNK, k_tile)
+
+    def summed(starts: list[int]) -> torch.Tensor:
+        total = torch.zeros(M, N)
+        for k in starts:
+            partial = a[:, k : k + chunk].double() @ b[k : k + chunk].double()
+            total = total + partial.float()
+        return total
+
+    starts = list(range(0, K, chunk))
+    want = summed(starts)
+    assert not torch.equal(want, summed(starts[::-1])), "these inputs cannot tell the order"
+    c = torch.full((M, N), torch.nan)
+    launch(_matmul_kernel, (1,), a, b, c, K, M=M, N=N, K_TILE=k_tile)
+    assert torch.equal(c, want)
+
+
+def test_the_tile_of_a_matmul_changes_no_bit(generator: torch.Generator) -> None:
+    M, K, N = 16, 1024, 32
+    a = torch.randn(M, K, generator=generator).to(torch.bfloat16)
+    b = torch.randn(K, N, generator=generator).to(torch.bfloat16)
+    tiles = (128, 256, 512)  # the sweep of proj_a's A_K_TILE
+    c = torch.full((len(tiles), M, N), torch.nan)
+    for out, k_tile in zip(c, tiles, strict=True):
+        launch(_matmul_kernel, (1,), a, b, out, K, M=M, N=N, K_TILE=k_tile)
+    assert torch.equal(c, c[:1].expand_as(c))
+    torch.testing.assert_close(c[0].double(), a.double() @ b.double(), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("k_tile", [16, 64, 128])
+def test_an_int8_matmul_is_exact(k_tile: int, generator: torch.Generator) -> None:
+    M, K, N = 16, 256, 32
+    a = torch.randint(-128, 128, (M, K), generator=generator, dtype=torch.int8)
+    b = torch.randint(-128, 128, (K, N), generator=generator, dtype=torch.int8)
+    a[0], b[:, 0] = -128, -128  # the largest sum there is
+    c = torch.full((M, N), -1, dtype=torch.int32)
+    launch(_matmul_kernel, (1,), a, b, c, K, M=M, N=N, K_TILE=k_tile)
+    assert torch.equal(c, (a.long() @ b.long()).int())
+    assert c[0, 0] == 128 * 128 * K
+
+
+# -- grids
+
+
+@triton.jit
+def _count_kernel(out_ptr, counts_ptr):
+    x, y, z = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    X, Y, Z = tl.num_programs(0), tl.num_programs(1), tl.num_programs(2)
+    program = (z * Y + y) * X + x
+    tl.store(out_ptr + program, x + 100 * y + 10_000 * z + 1_000_000 * (X * Y * Z))
+    tl.store(counts_ptr + program, tl.load(counts_ptr + program) + 1)
+
+
+@triton.jit
+def _scale_kernel(x_ptr, y_ptr, n, factor, SHIFT: tl.constexpr, BLOCK: tl.constexpr):
+    for start in range(tl.program_id(0) * BLOCK, n, tl.num_programs(0) * BLOCK):
+        i = start + tl.arange(0, BLOCK)
+        x = tl.load(x_ptr + i, mask=i < n, other=0.0)
+        tl.store(y_ptr + i, tl.exp(x * factor) + SHIFT, mask=i < n)
+
+
+@pytest.mark.parametrize("grid", [(1,), (7,), (3, 5), (4, 3, 5), (1, 1, 6)], ids=str)
+def test_each_program_runs_once(grid: tuple[int, ...]) -> None:
+    X, Y, Z = (*grid, 1, 1)[:3]
+    memory = torch.full((1000,), -1, dtype=torch.int32)
+    counts = torch.zeros(1000, dtype=torch.int32)
+    launch(_count_kernel, grid, memory, counts)
+    z, y, x = torch.meshgrid(*(torch.arange(n) for n in (Z, Y, X)), indexing="ij")
+    want = x + 100 * y + 10_000 * z + 1_000_000 * (X * Y * Z)
+    programs = X * Y * Z
+    assert torch.equal(memory[:programs].view(Z, Y, X), want.to(torch.int32))
+    assert (counts[:programs] == 1).all()
+    assert (counts[programs:] == 0).all()
+
+
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize("threads_of_torch", [1, 2, 5])
+def test_more_programs_than_threads(threads_of_torch: int) -> None:
+    torch.set_num_threads(threads_of_torch)
+    programs = 97
+    out = torch.full((programs,), -1, dtype=torch.int32)
+    counts = torch.zeros(programs, dtype=torch.int32)
+    launch(_count_kernel, (programs,), out, counts)
+    assert torch.equal(out - 1_000_000 * programs, torch.arange(programs, dtype=torch.int32))
+    assert (counts == 1).all()
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_launches_of_several_python_threads(generator: torch.Generator) -> None:
+    """The first of them compile as well: nobody did before."""
+    x = torch.randn(8, 5000, generator=generator)
+    y = torch.full_like(x, torch.nan)
+
+    def scale(row: int) -> None:
+        for _ in range(5):
+            _scale_kernel[(11,)](x[row], y[row], x.shape[1], 0.1 * row, SHIFT=row % 2, BLOCK=128)
+
+    with devices.on(x), ThreadPoolExecutor(len(x)) as pool:
+        list(pool.map(scale, range(len(x))))
+    want = torch.full_like(x, torch.nan)
+    for row in range(len(x)):
+        launch(
+            _scale_kernel, (1,), x[row], want[row], x.shape[1], 0.1 * row, SHIFT=row % 2, BLOCK=128
+        )
+    assert torch.equal(y, want)
+    shift = torch.arange(len(x))[:, None] % 2
+    exact = torch.exp(x.double() * 0.1 * torch.arange(len(x))[:, None]) + shift
+    torch.testing.assert_close(y.double(), exact, rtol=1e-6, atol=0)
+
+
+# -- errors
+
+
+@triton.jit
+def _wrong_pass_kernel(y_ptr):
+    tl.store(y_ptr, 1.0)
+
+
+@triton.jit
+def _wrong_runtime_kernel(y_ptr):
+    tl.store(y_ptr, 2.0)
+
+
+@triton.jit
+def _wrong_linalg_kernel(y_ptr):
+    tl.store(y_ptr, 3.0)
+
+
+def compilation_error() -> type[Exception]:
+    """What triton-ascend wraps an error of a stage in; upstream Triton has no such class."""
+    from triton.compiler.errors import MLIRCompilationError
+
+    return MLIRCompilationError
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_an_error_of_bishengir_opt_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dsv4_kernels.backends.linalg import lowering
+
+    monkeypatch.setattr(lowering, "PASSES", (*lowering.PASSES, "--no-such-pass"))
+    where = "kernel `_wrong_pass_kernel`, stage `llvm_dialect`: .*no-such-pass"
+    y = torch.zeros(1)
+    with pytest.raises(compilation_error(), match=where):
+        launch(_wrong_pass_kernel, (1,), y)
+    assert y == 0
+    monkeypatch.undo()  # the failure is not remembered
+    launch(_wrong_pass_kernel, (1,), y)
+    assert y == 1
+
+
+def test_a_matmul_that_cannot_be_lowered_says_which(generator: torch.Generator) -> None:
+    a, b = torch.randn(2, 16, 16, generator=generator)
+    c = torch.full((16, 16), 77.0)
+    where = "kernel `_matmul_kernel`, stage `llvm_dialect`: .*linalg.matmul"
+    with pytest.raises(compilation_error(), match=where):
+        launch(_matmul_kernel, (1,), a, b, c, 16, M=16, N=16, K_TILE=16)
+    assert (c == 77).all()
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_an_error_of_gcc_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dsv4_kernels.backends.linalg import lowering
+
+    source = tmp_path / "runtime.c"
+    source.write_text("int broken(void) { return undeclared; }\n")
+    monkeypatch.setattr(lowering, "RUNTIME", source)
+    where = r"kernel `_wrong_runtime_kernel`, stage `so`: (.|\n)*undeclared"
+    with pytest.raises(compilation_error(), match=where):
+        launch(_wrong_runtime_kernel, (1,), torch.zeros(1))
+
+
+@pytest.mark.usefixtures("empty_cache")
+@pytest.mark.parametrize(
+    ("linalg", "message"),
+    [
+        ("garbage", "kernel `<unnamed>`, stage `llvm_dialect`: no kernel signature in:\ngarbage"),
+        (
+            "func.func @named(%arg0: memref<?xi8>) attributes {} { no_such_op }",
+            r"kernel `named`, stage `llvm_dialect`: (.|\n)*no_such_op",
+        ),
+    ],
+)
+def test_an_error_in_the_linalg_says_where(
+    linalg: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dsv4_kernels.backends import front_half
+
+    monkeypatch.setattr(front_half.ascend, "ttir_to_linalg", lambda *_, **__: linalg)
+    with pytest.raises(compilation_error(), match=message):
+        launch(_wrong_linalg_kernel, (1,), torch.zeros(1))
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_an_error_of_the_front_half_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dsv4_kernels.backends import front_half
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise subprocess.CalledProcessError(1, "triton-adapter-opt", stderr=b"no such dialect\n")
+
+    monkeypatch.setattr(front_half.ascend, "ttir_to_linalg", fail)
+    where = "kernel `_wrong_linalg_kernel`, stage `ttadapter`: no such dialect\n"
+    with pytest.raises(compilation_error(), match=where):
+        launch(_wrong_linalg_kernel, (1,), torch.zeros(1))
+
+
+# -- the cache of compiled kernels, between processes
+
+
+def run_kernels(ready: str = "", all_ready: int = 0) -> None:
+    """Body of a process: run three kernels, print what came out.
+
+    With `ready`, a folder, it waits there until `all_ready` processes are about to compile.
+    """
+    if ready:
+        Path(ready, str(os.getpid())).touch()
+        deadline = time.monotonic() + 60
+        while len(list(Path(ready).iterdir())) < all_ready:
+            assert time.monotonic() < deadline, "the other process did not come"
+            time.sleep(0.001)
+    x = torch.linspace(-3, 3, 1000)
+    digest = hashlib.sha256()
+    for shift in range(3):
+        y = torch.full_like(x, torch.nan)
+        launch(_scale_kernel, (5,), x, y, len(x), 0.5, SHIFT=shift, BLOCK=64)
+        digest.update(y.numpy().tobytes())
+    print(digest.hexdigest(), "TRITON_INTERPRET" in os.environ)
+
+
+def start(call: str, cache: Path) -> subprocess.Popen[str]:
+    here = Path(__file__).resolve()
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"} | {
+        "PYTHONPATH": os.pathsep.join(map(str, (here.parents[2], here.parents[1], here.parent))),
+        "TRITON_CACHE_DIR": str(cache),
+    }
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import {here.stem}; {here.stem}.{call}"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> list[str]:
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    return out.split()
+
+
+def contents(folder: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file, by path."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    stats = {str(path.relative_to(folder)): path.stat() for path in files}
+    return {name: (stat.st_size, stat.st_mtime_ns) for name, stat in stats.items()}
+
+
+def test_processes_that_start_cold_side_by_side_and_one_after_them(tmp_path: Path) -> None:
+    cache, ready = tmp_path / "cache", tmp_path / "ready"
+    ready.mkdir()
+    cold = [start(f"run_kernels({str(ready)!r}, 2)", cache) for _ in range(2)]
+    first, second = (finish(process) for process in cold)
+    assert first == second
+    compiled = contents(cache)
+    assert len([name for name in compiled if name.endswith(".so")]) == 3
+
+    assert finish(start("run_kernels()", cache)) == first
+    assert contents(cache) == compiled, "the third process compiled"
+
+    digest, interpreted = first
+    assert len(digest) == 64
+    assert interpreted == "False"

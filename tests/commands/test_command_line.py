@@ -1,0 +1,69 @@
+"""A wrong call of a command is one line on standard error and exit code 2, never a traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dsv4_kernels.__main__ import main
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WRONG = [
+    ("", "the following arguments are required: command"),
+    ("sparse", "invalid choice: 'sparse' (choose from 'demo', "),
+    ("demo --tokens -1", "`tokens` must be >= 0, got -1"),
+    ("demo --tokens many", "argument --tokens: invalid int value: 'many'"),
+    ("demo --start -5", "`start` must be a position >= 0, got -5"),
+    ("demo --start 16777216", "`start` must leave all positions below 16777216, got 16777216"),
+    (f"demo --tokens {10**26}", "`start` must leave all positions below 16777216, got 4000"),
+    ("demo --preset LARGE", "argument --preset: invalid choice: 'LARGE' (choose from 'FLASH'"),
+    ("demo --layer MLA", "argument --layer: invalid choice: 'MLA' (choose from 'SWA'"),
+    ("demo --depth 3", "unrecognized arguments: --depth 3"),
+    ("graph --schedule row", "unknown schedule 'row': known are decoupled, row_barrier"),
+    ("graph --groups 0", "argument --groups: must be a whole number above 0, got 0"),
+    ("graph --groups ²", "argument --groups: must be a whole number above 0, got ²"),
+    ("graph --groups-per-launch -1", "--groups-per-launch: must be a whole number above 0, got -1"),
+    ("accuracy --tokens 0", "`--tokens` must be at least 1, got 0"),
+    ("accuracy --from nowhere.json", "No such file or directory: 'nowhere.json'"),
+    (f"accuracy --from {ROOT / 'pyproject.toml'}", "not the JSON of a study"),
+]
+
+
+def check_one_line(code: int, error: str, sentence: str) -> None:
+    assert code == 2
+    assert error.startswith("dsv4_kernels: ")
+    assert sentence in error
+    assert error.endswith("\n")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(("call", "sentence"), WRONG, ids=[call for call, _ in WRONG])
+def test_a_wrong_call_is_one_line(call, sentence, capsys):
+    code = main(call.split())
+    check_one_line(code, capsys.readouterr().err, sentence)
+
+
+@pytest.mark.parametrize("other", [[], {}, {"granularity": 3}, {"granularity": {}, "budgets": {}}])
+def test_other_json_is_no_study(other, tmp_path, capsys):
+    file = tmp_path / "other.json"
+    file.write_text(json.dumps(other))
+    code = main(["accuracy", "--from", str(file)])
+    check_one_line(code, capsys.readouterr().err, "not the JSON of a study")
+
+
+def test_the_process_ends_with_the_code():
+    call = [sys.executable, "-m", "dsv4_kernels", "demo", "--tokens", "-1"]
+    done = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    check_one_line(done.returncode, done.stderr, "`tokens` must be >= 0, got -1")
+
+
+def test_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    printed = capsys.readouterr().out
+    for command in ("demo", "graph", "swimlane", "ascend", "hopper", "accuracy"):
+        assert f"\n    {command} " in printed

@@ -1,0 +1,180 @@
+"""The swimlane: every launch once, in its lane, and a critical path that explains the makespan."""
+
+import dataclasses
+import itertools
+import json
+import random
+
+import pytest
+
+from adversary import SMALL
+from dsv4_kernels import PrefillSparseAttn
+from dsv4_kernels.__main__ import main
+from dsv4_kernels.chains.prefill import SCHEDULES, wave_nodes
+from dsv4_kernels.commands.swimlane.command import record
+from dsv4_kernels.dims import PRESETS, Dims
+from dsv4_kernels.inputs.prefill import make_inputs
+from dsv4_kernels.launcher.clocks import EventClock, Span, Timeline
+from dsv4_kernels.launcher.graph import Node, edges
+from dsv4_kernels.launcher.order import in_order_of_issue
+from stand_in import StandIn
+
+FLASH = PRESETS["FLASH"]
+
+
+def issued(dims: Dims, tokens: int, schedule: str, groups_per_launch: int) -> tuple[Node, ...]:
+    """The launches of one wave, in their order of issue."""
+    options = dict(schedule=schedule, groups_per_launch=groups_per_launch)
+    return in_order_of_issue(wave_nodes(dims, tokens, **options))
+
+
+every_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
+
+
+def check_launches(timeline: Timeline, groups: int, groups_per_launch: int) -> None:
+    """They are the schedule's, took time, and did not overlap on a lane."""
+    launches = timeline.launches
+    whole = dataclasses.replace(FLASH, groups=groups, heads=8 * groups)
+    wanted = wave_nodes(whole, 1, schedule=timeline.schedule, groups_per_launch=groups_per_launch)
+    assert sorted(launch.node.label for launch in launches) == sorted(n.label for n in wanted)
+    assert min(launch.begin for launch in launches) == 0
+    assert all(launch.begin < launch.end <= timeline.makespan for launch in launches)
+    for lane in {launch.node.lane for launch in launches}:
+        on_lane = [launch for launch in launches if launch.node.lane == lane]
+        for earlier, later in itertools.pairwise(on_lane):
+            assert earlier.end <= later.begin
+
+
+def check_critical_path(timeline: Timeline) -> None:
+    """A chain of edges and lane neighbours, from a launch that waits for none to the makespan."""
+    nodes = [launch.node for launch in timeline.launches]
+    path = timeline.critical_path
+    needs = {(edge.before, edge.after) for edge in edges(nodes)}
+    for lane in {node.lane for node in nodes}:
+        needs |= {*itertools.pairwise(i for i, node in enumerate(nodes) if node.lane == lane)}
+    assert {*itertools.pairwise(path)} <= needs
+    assert path[0] not in {after for _, after in needs}
+    assert timeline.launches[path[-1]].end == timeline.makespan
+
+
+def test_every_launch_is_recorded_once(device, seed):
+    inputs = make_inputs(SMALL, tokens=9, start=100, seed=seed, device=device)
+    finished = []
+    timelines = record(inputs, SCHEDULES, 1, 3, lambda: finished.append(1))
+    assert len(finished) == 4 * len(SCHEDULES)
+    assert [timeline.schedule for timeline in timelines] == [*SCHEDULES]
+    for timeline in timelines:
+        check_launches(timeline, SMALL.groups, 1)
+        check_critical_path(timeline)
+
+
+@every_schedule
+@pytest.mark.parametrize("groups_per_launch", [1, 3, 8])
+def test_without_gaps_the_critical_path_is_as_long_as_the_run(schedule, groups_per_launch, seed):
+    """Launches that begin as soon as they may: what made the makespan then fills all of it."""
+    draw = random.Random(seed)
+    nodes = issued(FLASH, 128, schedule, groups_per_launch)
+    needs: list[set[int]] = [
+        {i for i, earlier in enumerate(nodes[:place]) if earlier.lane == node.lane}
+        for place, node in enumerate(nodes)
+    ]
+    for edge in edges(nodes):
+        needs[edge.after].add(edge.before)
+    for _ in range(20):
+        launches: list[Span] = []
+        for node, before in zip(nodes, needs, strict=True):
+            begin = max((launches[i].end for i in before), default=0)
+            launches.append(Span(node, begin, begin + draw.randint(1, 1000)))
+        timeline = Timeline(schedule, tuple(launches))
+        check_launches(timeline, 8, groups_per_launch)
+        check_critical_path(timeline)
+        assert sum(launches[i].duration for i in timeline.critical_path) == timeline.makespan
+
+
+@every_schedule
+def test_events_stand_before_and_after_every_launch(schedule, monkeypatch, seed):
+    inputs = make_inputs(SMALL, tokens=3, start=40, seed=seed)
+    api = StandIn(inputs.q.device)
+    clock = EventClock(inputs.q.device, api)
+    launch = Node.run
+    nodes = []
+
+    def noted(node, waves):
+        nodes.append(node)
+        api.launched(node)
+        launch(node, waves)
+
+    monkeypatch.setattr(Node, "run", noted)
+    plan = PrefillSparseAttn(
+        *inputs.args(),
+        window=inputs.window,
+        schedule=schedule,
+        groups_per_launch=1,
+        executor=clock,
+    )
+    plan.run(*inputs.args())
+    plan.run(*inputs.args())
+    places = [i for i, entry in enumerate(api.log) if entry.kind == "launch"]
+    assert [api.log[i].what for i in places] == nodes
+    for i in places:
+        around = api.log[i - 1], api.log[i], api.log[i + 1]
+        assert [entry.kind for entry in around] == ["record", "launch", "record"]
+        assert len({entry.stream for entry in around}) == 1
+    runs = clock.read()
+    assert len(runs) == 2
+    for launches in runs:
+        check_launches(Timeline(schedule, launches), SMALL.groups, 1)
+        # The stand-in's clock, in milliseconds, is the length of its log.
+        assert {launch.duration for launch in launches} == {2000}
+
+
+def test_the_command_prints_and_writes_what_ran(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(PRESETS, "FLASH", SMALL)
+    files = [str(tmp_path / "lanes.json"), str(tmp_path / "lanes.png")]
+    options = ["--tokens", "9", "--groups-per-launch", "1", "--json", files[0], "--png", files[1]]
+    assert main(["swimlane", *options]) == 0
+    printed = capsys.readouterr().out
+    trace = json.loads((tmp_path / "lanes.json").read_text())
+    makespans = []
+    for pid, schedule in enumerate(SCHEDULES, start=1):
+        events = [event for event in trace["traceEvents"] if event["pid"] == pid]
+        lanes = {e["tid"]: e["args"]["name"] for e in events if e["name"] == "thread_name"}
+        launches = [event for event in events if event["ph"] == "X"]
+        assert [(e["name"], lanes[e["tid"]]) for e in launches] == [
+            (node.label, node.lane) for node in issued(SMALL, 9, schedule, 1)
+        ]
+        assert all(e["dur"] > 0 and e["ts"] >= 0 for e in launches)
+        last = max(launches, key=lambda e: e["ts"] + e["dur"])
+        assert last["cat"] == "critical"
+        makespans.append(last["ts"] + last["dur"])
+        assert f"{schedule}: {makespans[-1] / 1e3:.3f} ms" in printed
+    assert {event["pid"] for event in trace["traceEvents"]} == {1, 2}
+    ratio = f"makespan decoupled / row_barrier: {makespans[0] / makespans[1]:.3f}"
+    assert ratio in printed
+    assert ratio in trace["otherData"]["title"]
+    assert (tmp_path / "lanes.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_on_a_cpu_the_ratio_is_said_to_mean_nothing_for_an_npu(
+    monkeypatch, tmp_path, capsys, device
+):
+    if device.type != "cpu":
+        pytest.skip("the device present has lanes")
+    monkeypatch.setitem(PRESETS, "FLASH", SMALL)
+    files = ["--json", str(tmp_path / "lanes.json"), "--png", str(tmp_path / "lanes.png")]
+    assert main(["swimlane", "--tokens", "1", *files]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "each on all cores: the ratio says nothing about overlap on an NPU" in printed
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--tokens", "0"], "`--tokens` must be at least 1, got 0"),
+        (["--tokens", "-3"], "`--tokens` must be at least 1, got -3"),
+        (["--png", "/no/such/lanes.png"], "no folder to write /no/such/lanes.png to"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence(options, sentence, capsys):
+    assert main(["swimlane", *options]) == 2
+    assert capsys.readouterr().err == f"dsv4_kernels: {sentence}\n"

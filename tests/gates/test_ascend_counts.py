@@ -1,0 +1,133 @@
+"""The walker of compiled IR against arithmetic by hand, and its refusals."""
+
+import pytest
+
+from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.gates.ascend.counts import count
+from dsv4_kernels.gates.ascend.gate import count_launch
+from dsv4_kernels.gates.ascend.launches import compile_chunk
+
+MIB = 2**20
+T = 128
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def counted(request):
+    """The preset's dimensions, and the counts of its segments for one chunk of 128 tokens."""
+    dims = PRESETS[request.param]
+    return dims, {c.segment: count_launch(c) for c in compile_chunk("Ascend910B3", dims)}
+
+
+def test_proj_a(counted):
+    dims, counts = counted
+    got = counts["proj_a"]
+    tasks = dims.groups * dims.o_lora_rank // 128  # one tile of 128 tokens
+    steps = dims.group_inputs // 256
+    assert got.gm_to_l1 == tasks * steps * 2 * 128 * 256 * 2
+    assert got.l0c_to_gm == T * dims.groups * dims.o_lora_rank * 4
+    assert got.macs == T * dims.groups * dims.o_lora_rank * dims.group_inputs
+    assert got.dma == tasks * (2 * steps + 1)
+    assert got.gm_to_ub == got.ub_to_gm == got.workspace == got.vector == 0
+    if dims is PRESETS["FLASH"]:
+        assert (got.gm_to_l1, got.l0c_to_gm) == (128 * MIB, 4 * MIB)
+
+
+def test_proj_b(counted):
+    dims, counts = counted
+    got = counts["proj_b"]
+    tasks = dims.groups * dims.hidden // 128
+    steps = dims.o_lora_rank // 512
+    assert got.gm_to_l1 == tasks * steps * 2 * 128 * 512
+    assert got.l0c_to_gm == dims.groups * T * dims.hidden * 4
+    assert got.macs == T * dims.groups * dims.o_lora_rank * dims.hidden
+    assert got.dma == tasks * (2 * steps + 1)
+    assert got.vector == 0
+
+
+def test_qk_softmax_pv(counted):
+    dims, counts = counted
+    got = counts["qk_softmax_pv"]
+    H, C = dims.heads, dims.head_dim
+    blocks = T * dims.index_columns // 128
+    scores, p = blocks * H * 128 * 4, blocks * H * 128 * 2
+    assert got.gm_to_l1 == blocks * (128 * C * 2 + H * C * 2) + p  # KV once for all heads
+    assert got.l0c_to_gm == blocks * H * C * 4 + scores
+    assert got.ub_to_gm == p + blocks * H * 2 * 4  # P, m and l
+    # Both vector cores of a pair load the bias, once per block and head tile or less.
+    bias = got.gm_to_ub - scores
+    assert 2 * blocks * 128 * 4 <= bias <= 2 * blocks * 128 * 4 * (H // 32)
+    assert got.workspace == 2 * scores + 2 * p
+    assert got.macs == 2 * blocks * H * 128 * C
+
+
+def test_gather_kv_moves_each_row_once(counted):
+    dims, counts = counted
+    got = counts["gather_kv"]
+    rows = T * dims.index_columns
+    assert got.gm_to_ub == got.ub_to_gm == rows * dims.head_dim * 2
+    assert got.dma == 2 * rows
+
+
+def test_vector_segments(counted):
+    dims, counts = counted
+    ranks = T * dims.groups * dims.o_lora_rank
+    assert counts["group_quant"].gm_to_ub == 2 * ranks * 4  # two passes
+    assert counts["group_quant"].ub_to_gm == ranks + T * dims.groups * 4
+    assert counts["dequant_sum"].ub_to_gm == T * dims.hidden * 2
+    merged = T * dims.heads * (dims.head_dim - dims.rope_dim) * 2
+    rope = T * dims.heads * dims.rope_dim
+    assert counts["merge_norm"].ub_to_gm == merged + rope * 4
+    assert counts["inverse_rope"].ub_to_gm == rope * 2
+    assert all(counts[name].scalar_loops == 0 for name in counts if name != "column_bias")
+
+
+MODULE = """\
+#map = affine_map<()[s0] -> (s0 * 2 + 1)>
+module {
+  func.func @k(%arg0: i64, %arg1: i64, %arg2: i64, %arg3: memref<?xf32>, %arg4: i32, %arg5: i32, \
+%arg6: i32, %arg7: i32) attributes {hacc.function_kind = #hacc.function_kind<DEVICE>} {
+    %c0 = arith.constant 0 : index
+    %c1 = arith.constant 1 : index
+    %0 = arith.index_cast %arg4 : i32 to index
+    %1 = affine.apply #map()[%0]
+    %ub = hivm.hir.pointer_cast(%c0) : memref<16xf32, #hivm.address_space<ub>>
+    %cast = memref.reinterpret_cast %arg3 to offset: [0], sizes: [%1], strides: [1] : \
+memref<?xf32> to memref<?xf32, strided<[1]>, #hivm.address_space<gm>>
+    scf.for %arg8 = %c0 to %0 step %c1 {
+BODY
+    }
+    return
+  }
+}
+"""
+
+
+def walk(body: str, n: int = 5, grid: int = 3):
+    return count(MODULE.replace("BODY", body), grid, {"x_ptr": None, "n": n})
+
+
+def test_loops_maps_and_sizes():
+    got = walk("      func.call @load_gm_to_ubuf_1d_float(%cast, %ub, %c0) : () -> ()")
+    assert got.dma == 3 * 5
+    assert got.gm_to_ub == 3 * 5 * (2 * 5 + 1) * 4
+    assert walk("      func.call @vadd_1d_float(%ub, %ub, %ub) : () -> ()", n=0).vector == 0
+
+
+def test_a_loop_over_elements_is_seen():
+    body = "      %2 = memref.load %ub[%arg8] : memref<16xf32, #hivm.address_space<ub>>"
+    assert walk(body).scalar_loops == 1
+    once = "      %2 = memref.load %ub[%c0] : memref<16xf32, #hivm.address_space<ub>>"
+    assert walk(once).scalar_loops == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("      func.call @teleport_1d(%cast, %ub) : () -> ()", "library function `teleport_1d`"),
+        ("      %2 = hivm.hir.guess %ub : i32", "unknown operation `hivm.hir.guess`"),
+        ("      scf.while %2 {", "unknown operation `scf.while`"),
+    ],
+)
+def test_what_is_unknown_is_an_error(body, message):
+    with pytest.raises(ValueError, match=message):
+        walk(body)

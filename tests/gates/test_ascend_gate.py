@@ -1,0 +1,151 @@
+"""The Ascend compiler's plan against the segments' claims, for FLASH and PRO, A2 and A3."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from dsv4_kernels import segments
+from dsv4_kernels.__main__ import main
+from dsv4_kernels.device import route
+from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.gates.ascend import compiler
+from dsv4_kernels.gates.ascend.gate import a_k_tile_facts, judge
+from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk, part_target
+from dsv4_kernels.gates.ascend.memory import read_plan
+from dsv4_kernels.segments.group_quant import GroupQuantTiles, group_quant
+from dsv4_kernels.segments.proj_a import ProjATiles, proj_a
+
+SEGMENTS = list(segments.SEGMENTS)
+PARTS_HELD = ("Ascend910B3", "Ascend910_9392")  # an A2 and an A3
+CORES = {"proj_a": "AIC", "proj_b": "AIC", "qk_softmax_pv": "MIX", "proj_b_dequant": "MIX"}
+
+
+@pytest.fixture(scope="module", params=[(p, t) for p in PRESETS for t in PARTS_HELD], ids="-".join)
+def chunk(request):
+    """(preset, part, its compiled segments)."""
+    preset, part = request.param
+    return preset, part, compile_chunk(part, PRESETS[preset])
+
+
+def test_every_segment_keeps_its_claims(chunk):
+    preset, part, compiled = chunk
+    assert [c.segment for c in compiled] == SEGMENTS
+    for c in compiled:
+        row = judge(c, preset, part)
+        assert not row.breaches, (c.segment, row.breaches)
+        assert row.retries == ()
+        assert row.plan is not None
+        assert row.plan.core == CORES.get(c.segment, "AIV")
+
+
+def test_the_loads_of_every_matmul_are_doubled(chunk):
+    for c in chunk[2]:
+        if c.segment in CORES:
+            plan = judge(c, *chunk[:2]).plan
+            assert plan is not None
+            assert plan.single_loads == ()
+            assert sum(buffer.startswith("L1") for buffer in plan.doubled) >= 2
+
+
+def test_both_vector_cores_of_a_pair_work(chunk):
+    mix = next(c for c in chunk[2] if c.segment == "qk_softmax_pv")
+    assert "limit_sub_block_id0" not in mix.launch.hivm
+    assert "get_sub_block_idx" in mix.launch.hivm
+
+
+def test_scale_and_bias_are_two_instructions_and_no_zero_tile(chunk):
+    """The seed's point: scores * scale, then one broadcast add."""
+    mix = next(c for c in chunk[2] if c.segment == "qk_softmax_pv")
+    vector = mix.launch.hivm.split("_mix_aiv(")[1]
+    assert vector.count("call @vmuls_vs_1d_float") == 1
+    assert vector.count("call @vadd_2d_float") == 1
+    assert "call @broadcast" not in vector  # neither the bias nor a zero is laid out as a tile
+    assert vector.index("@vmuls_vs_1d_float") < vector.index("@vadd_2d_float")
+    add = next(line for line in vector.splitlines() if "call @vadd_2d_float" in line)
+    bias = add.split("(")[1].split(",")[1].strip()
+    made = next(line for line in vector.splitlines() if f"{bias} = " in line)
+    assert "memref<1x128xf32" in made  # one row, broadcast by the instruction itself
+
+
+def test_an_oversized_tile_is_a_breach_with_both_numbers(capsys):
+    tiles = {"group_quant": GroupQuantTiles(block_r=512)}
+    compiled = compile_chunk("Ascend910B3", PRESETS["FLASH"], tiles=tiles)
+    row = judge(next(c for c in compiled if c.segment == "group_quant"), "FLASH", "Ascend910B3")
+    (breach,) = row.breaches
+    needed, available = (int(word) for word in breach.split() if word.isdigit())
+    assert breach.startswith("UB overflow")
+    assert needed > available == 192 * 1024
+    others = [c for c in compiled if c.segment != "group_quant"]
+    assert all(not judge(c, "FLASH", "Ascend910B3").breaches for c in others)
+
+
+def test_a_tile_that_only_fits_without_double_buffering_is_a_breach():
+    tiles = {"proj_a": ProjATiles(a_k_tile=1024)}  # 2 x 256 KiB doubled is twice L1
+    compiled = compile_chunk("Ascend910B3", PRESETS["FLASH"], tiles=tiles)
+    row = judge(compiled[SEGMENTS.index("proj_a")], "FLASH", "Ascend910B3")
+    assert row.breaches
+
+
+def test_the_command_prints_json_and_exits_by_the_verdict(capsys):
+    assert main(["ascend", "--json", "--preset", "FLASH", "--part", "Ascend910B3"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    rows = printed["segments"]
+    assert [fact["A_K_TILE"] for fact in printed["a_k_tile"]] == [128, 256, 512]
+    assert [row["segment"] for row in rows] == SEGMENTS
+    assert all(row["breaches"] == [] for row in rows)
+    arguments = ["--preset", "FLASH", "--part", "Ascend910B3", "--segment", "group_quant"]
+    assert main(["ascend", "--json", *arguments, "--tile", "group_quant.block_r=512"]) == 1
+    (row,) = json.loads(capsys.readouterr().out)["segments"]
+    assert "bytes needed" in row["breaches"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--part", "Ascend777"], "unknown part 'Ascend777': known are Ascend910B1"),
+        (["--segment", "proj_c"], "unknown segment 'proj_c': known are gather_kv"),
+        (["--tile", "proj_a.block_x=3"], "unknown tile of proj_a 'block_x': known are block_t"),
+        (["--tile", "proj_a.block_t=many"], "must end in a whole number above 0"),
+        (["--tile", "proj_a.block_t=0"], "must end in a whole number above 0"),
+    ],
+)
+def test_an_unknown_name_is_one_sentence(arguments, sentence, capsys):
+    assert main(["ascend", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
+
+
+def test_save_keeps_every_stage(tmp_path, capsys):
+    arguments = ["--preset", "FLASH", "--part", "Ascend910B3", "--segment", "proj_b"]
+    assert main(["ascend", "--json", *arguments, "--save", str(tmp_path)]) == 0
+    kept = sorted(path.name for path in (tmp_path / "FLASH" / "Ascend910B3").iterdir())
+    assert kept == ["proj_b.hivm.mlir", "proj_b.ttadapter.mlir", "proj_b.ttir.mlir"]
+    assert "mma_tile" in (tmp_path / "FLASH" / "Ascend910B3" / "proj_b.hivm.mlir").read_text()
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_parts_have_the_cores_that_the_compiler_knows(part):
+    driver = compiler.driver(part)
+    driver.launches.clear()
+    o_r = torch.empty(1, 1, 8, device="meta")
+    with route("meta", part_target(part), driver):
+        group_quant(o_r)
+    plan = read_plan(driver.launches[0].hivm)
+    assert (plan.cube_cores, plan.vector_cores) == (PARTS[part], 2 * PARTS[part])
+
+
+def test_a_k_tile_facts(generator, device):
+    facts = {fact["A_K_TILE"]: fact for fact in a_k_tile_facts("Ascend910B3", "FLASH")}
+    assert [facts[k]["K iterations"] for k in (128, 256, 512)] == [32, 16, 8]
+    assert [facts[k]["share of 512 B lines used"] for k in (128, 256, 512)] == [0.5, 1.0, 1.0]
+    assert [facts[k]["L1 bytes"] for k in (128, 256, 512)] == [128 * 1024, 256 * 1024, 512 * 1024]
+    assert all(facts[k]["loads doubled"] for k in facts)
+    assert facts[128]["matmul calls per program"] == 2 * facts[256]["matmul calls per program"]
+    o_packed = torch.randn(2, 9, 1024, generator=generator).bfloat16().to(device)
+    wo_a = torch.randn(2, 40, 1024, generator=generator).bfloat16().to(device)
+    tiles = [dataclasses.replace(ProjATiles(), a_k_tile=k) for k in facts]
+    first, *others = [proj_a(o_packed, wo_a, tiles=t) for t in tiles]
+    assert all(torch.equal(first, other) for other in others)

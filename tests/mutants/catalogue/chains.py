@@ -1,0 +1,65 @@
+"""What a chain is made of: lanes, chunks of groups, and which segments."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+attention = partial(
+    Mutant, file="dsv4_kernels/chains/attention.py", tests="tests/launcher/test_lanes.py"
+)
+projection = partial(
+    Mutant, file="dsv4_kernels/chains/projection.py", tests="tests/launcher/test_lanes.py"
+)
+node = partial(Mutant, file="dsv4_kernels/chains/node.py", tests="tests/launcher/test_lanes.py")
+buffers = partial(Mutant, file="dsv4_kernels/buffers.py", tests="tests/launcher/test_lanes.py")
+
+MUTANTS = (
+    attention(
+        "the gather shares the vector lane",
+        'yield node(segments["gather_kv"], sizes, lane="gather")',
+        'yield node(segments["gather_kv"], sizes)',
+        killed_by="test_most_vector_work_may_run_beside_cube_work",
+    ),
+    attention(
+        "no inverse RoPE",
+        '        yield node(segments["inverse_rope"], sizes, groups=groups)\n',
+        "",
+        killed_by="test_every_group_is_launched_once",
+    ),
+    projection(
+        "the last proj_b is left out",
+        "(node(segments[name], sizes, groups=groups) for groups in parts)",
+        '(node(segments[name], sizes, groups=groups) for groups in parts if name != "proj_b")',
+        killed_by="test_every_group_is_launched_once",
+    ),
+    node(
+        "the last groups are left out where they fill no launch",
+        "range(0, groups, groups_per_launch)",
+        "range(0, groups - groups_per_launch + 1, groups_per_launch)",
+        killed_by="test_every_group_is_launched_once",
+    ),
+    node(
+        "every launch is for all groups",
+        'parts=() if groups is None else (("groups", groups),)',
+        "parts=()",
+        killed_by="test_groups_are_independent_until_the_sum",
+    ),
+    node(
+        "a launch of some groups weighs as much as one of all",
+        'weight = weight * len(groups) // sizes["G"]',
+        "pass",
+        killed_by="tests/chains/test_nodes.py::test_chunks_weigh_together_what_the_segment_does",
+    ),
+    buffers(
+        "a barrier before proj_b: codes have no groups",
+        '"codes", "N G R", int8',
+        '"codes", "N D R", int8',
+        killed_by="test_groups_are_independent_until_the_sum",
+    ),
+    buffers(
+        "wo_b has no part for a group",
+        "if letter in factors",
+        "if [letter] == factors",
+        killed_by="tests/chains/test_nodes.py::test_a_group_has_a_part_of_every_buffer_that_has_groups",
+    ),
+)

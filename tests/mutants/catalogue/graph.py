@@ -1,0 +1,78 @@
+"""Edges between nodes: kinds, parts, copies of the workspace."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+mutant = partial(
+    Mutant, file="dsv4_kernels/launcher/graph.py", tests="tests/launcher/test_lanes.py"
+)
+
+MUTANTS = (
+    mutant(
+        "a read does not wait for the write",
+        '                yield from _meeting(written, after, node, buffer, "RAW")\n',
+        "                pass\n",
+        killed_by="test_the_three_kinds_of_edge",
+    ),
+    mutant(
+        "a write does not wait for the write before",
+        '                yield from _meeting(written, after, node, buffer, "WAW")\n',
+        "",
+        killed_by="test_the_three_kinds_of_edge",
+    ),
+    mutant(
+        "a write does not wait for who still reads",
+        '                yield from _meeting(read, after, node, buffer, "WAR")\n',
+        "",
+        killed_by="test_the_three_kinds_of_edge",
+    ),
+    mutant(
+        "an update is no write",
+        "taken, changed = {*node.reads, *node.updates}, {*node.writes, *node.updates}",
+        "taken, changed = {*node.reads, *node.updates}, {*node.writes}",
+        killed_by="test_every_conflict_is_ordered",
+    ),
+    mutant(
+        "an update is no read",
+        "taken, changed = {*node.reads, *node.updates}, {*node.writes, *node.updates}",
+        "taken, changed = {*node.reads}, {*node.writes, *node.updates}",
+        killed_by="tests/commands/test_readme.py::test_a_diagram_has_every_launch_and_every_hand_over",
+    ),
+    mutant(
+        "a write of a part stands for all of it",
+        "a for a in accesses if not _within(a.node, node, buffer)",
+        "a for a in accesses if False",
+        killed_by="test_every_conflict_is_ordered",
+    ),
+    mutant(
+        "parts side by side overlap",
+        "of_a[axis].stop <= of_b[axis].start or of_b[axis].stop <= of_a[axis].start",
+        "of_a[axis].stop < of_b[axis].start or of_b[axis].stop < of_a[axis].start",
+        killed_by="test_groups_apart_meet_only_in_buffers_without_groups",
+    ),
+    mutant(
+        "parts that overlap are apart",
+        "of_a[axis].stop <= of_b[axis].start or of_b[axis].stop <= of_a[axis].start",
+        "of_a[axis].start != of_b[axis].start",
+        killed_by="test_groups_apart_meet_only_in_buffers_without_groups",
+    ),
+    mutant(
+        "every buffer has groups",
+        "if known is not None and axis in known.axes}",
+        "if known is not None}",
+        killed_by="test_groups_apart_meet_only_in_buffers_without_groups",
+    ),
+    mutant(
+        "a workspace belongs to its wave, not to its slot",
+        "        return node.slot\n",
+        "        return node.wave\n",
+        killed_by="test_every_conflict_is_ordered",
+    ),
+    mutant(
+        "every wave writes the same output rows",
+        'return node.wave if known.lifetime == "output" else 0',
+        "return 0",
+        killed_by="test_no_wait_can_be_dropped",
+    ),
+)

@@ -1,0 +1,542 @@
+"""Every wrong argument is a ContractError, raised before anything is launched or written."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import pytest
+import torch
+
+import dsv4_kernels
+from dsv4_kernels import ContractError
+from dsv4_kernels.dims import Dims
+from dsv4_kernels.inputs.prefill import make_inputs
+from dsv4_kernels.segments.gather_kv import GatherKvTiles
+from dsv4_kernels.segments.segment import Launch
+
+Arguments = dict[str, Any]
+
+DIMS = Dims(
+    heads=6, head_dim=16, rope_dim=8, groups=2, o_lora_rank=10, hidden=12,
+    window=11, index_topk=7, page_rows=4,
+)  # fmt: skip
+T, N, FIRST = 5, 3, 1  # rows of the chunk; rows that a segment gets of it, and the first of them
+KP, NB, J = 128, 1, 48
+MAX_RANK = 132_104  # 127 * 128 * R < 2**31
+
+BF16, FP32, INT32, INT8 = torch.bfloat16, torch.float32, torch.int32, torch.int8
+
+# Tensors by name: shape in the letters of the messages, and dtype. Inputs first, then outputs.
+SLOTS = {
+    "ori_kv": ("ori_pages B C", BF16),
+    "ori_block_table": ("ori_entries", INT32),
+    "kv_overlay": ("T C", BF16),
+    "cmp_kv": ("cmp_pages B C", BF16),
+    "cmp_block_table": ("cmp_entries", INT32),
+    "cmp_sparse_indices": ("N K", INT32),
+    "cmp_sparse_lens": ("N", INT32),
+}
+INPUTS: dict[str, dict[str, tuple[str, torch.dtype]]] = {
+    "prefill_sparse_attn": {
+        "q": ("T H C", BF16),
+        **SLOTS,
+        "cmp_sparse_indices": ("T K", INT32),
+        "cmp_sparse_lens": ("T", INT32),
+        "attn_sink": ("H", FP32),
+        "freqs_cos": ("T P", BF16),
+        "freqs_sin": ("T P", BF16),
+        "wo_a": ("G R J", BF16),
+        "wo_b": ("D G*R", INT8),
+        "wo_b_scale": ("D", FP32),
+    },
+    "gather_kv": SLOTS,
+    "column_bias": SLOTS,
+    "qk_softmax_pv": {"q": ("N H C", BF16), "kv": ("N KP C", BF16), "bias": ("N KP", FP32)},
+    "merge_norm": {
+        "m": ("N NB H", FP32),
+        "l": ("N NB H", FP32),
+        "o": ("N NB H C", FP32),
+        "live_slots": ("N", INT32),
+        "attn_sink": ("H", FP32),
+    },
+    "inverse_rope": {
+        "o_rope": ("N H P", FP32),
+        "live_slots": ("N", INT32),
+        "freqs_cos": ("N P", BF16),
+        "freqs_sin": ("N P", BF16),
+        "o_packed": ("G N J", BF16),
+    },
+    "proj_a": {"o_packed": ("G N J", BF16), "wo_a": ("G R J", BF16)},
+    "group_quant": {"o_r": ("N G R", FP32)},
+    "proj_b": {"codes": ("N G R", INT8), "wo_b": ("D G*R", INT8)},
+    "dequant_sum": {
+        "partial": ("G N D", INT32),
+        "scale": ("G N", FP32),
+        "wo_b_scale": ("D", FP32),
+    },
+    "row_quant": {"o_r": ("N G R", FP32)},
+    "proj_b_dequant": {
+        "codes": ("N G R", INT8),
+        "wo_b": ("D G*R", INT8),
+        "row_scale": ("N", FP32),
+        "wo_b_scale": ("D", FP32),
+    },
+}
+OUTPUTS: dict[str, dict[str, tuple[str, torch.dtype]]] = {
+    "prefill_sparse_attn": {"out": ("T D", BF16)},
+    "gather_kv": {"kv": ("N KP C", BF16)},
+    "column_bias": {"bias": ("N KP", FP32), "live_slots": ("N", INT32)},
+    "qk_softmax_pv": {"m": ("N NB H", FP32), "l": ("N NB H", FP32), "o": ("N NB H C", FP32)},
+    "merge_norm": {"o_packed": ("G N J", BF16), "o_rope": ("N H P", FP32)},
+    "inverse_rope": {},
+    "proj_a": {"o_r": ("N G R", FP32)},
+    "group_quant": {"codes": ("N G R", INT8), "scale": ("G N", FP32)},
+    "proj_b": {"partial": ("G N D", INT32)},
+    "dequant_sum": {"attn_out": ("N D", BF16)},
+    "row_quant": {"codes": ("N G R", INT8), "row_scale": ("N", FP32)},
+    "proj_b_dequant": {"attn_out": ("N D", BF16)},
+}
+SEGMENTS = tuple(INPUTS)[1:]
+
+# Letters that a call takes from something else than a tensor's shape: a tensor that disagrees is
+# wrong, whichever it is.
+COMPUTED = {"KP": ("gather_kv", "column_bias"), "P": ("merge_norm",), "G": ("merge_norm",)}
+
+# Of the same size where there is one: what a view or a forgotten cast would give.
+NEIGHBOUR = {
+    BF16: torch.float16,
+    FP32: torch.float64,
+    INT32: torch.int64,
+    INT8: torch.uint8,
+}
+
+
+def valid(op: str, dims: Dims = DIMS) -> Arguments:
+    """A call that holds its contract; outputs are full of a sentinel."""
+    inputs = vars(make_inputs(dims, tokens=3, capacity=T, start=20))
+    sizes = dict(
+        T=T, N=N, H=dims.heads, C=dims.head_dim, P=dims.rope_dim, G=dims.groups,
+        R=dims.o_lora_rank, D=dims.hidden, J=dims.group_inputs, KP=KP, NB=NB,
+    )  # fmt: skip
+    numbers: dict[str, Arguments] = {
+        "prefill_sparse_attn": dict(
+            num_tokens=3,
+            window=dims.window,
+            wave_tokens=2,
+            waves_in_flight=1,
+            schedule="decoupled",
+            groups_per_launch=1,
+        ),
+        "gather_kv": dict(num_tokens=3, window=dims.window, first_token=FIRST),
+        "column_bias": dict(num_tokens=3, window=dims.window, first_token=FIRST),
+        "qk_softmax_pv": dict(softmax_scale=0.25),
+        "merge_norm": dict(groups=2, rope_dim=dims.rope_dim, group_range=range(0, 1)),
+        "inverse_rope": dict(group_range=range(1, 2)),
+        "proj_a": dict(group_range=range(1, 2)),
+        "group_quant": dict(group_range=range(0, 1)),
+        "proj_b": dict(group_range=range(0, 2)),
+    }
+    arguments = dict(numbers.get(op, {}))
+    for name, (shape, dtype) in (INPUTS[op] | OUTPUTS[op]).items():
+        made_here = name in OUTPUTS[op] or (
+            op in SEGMENTS and op not in ("gather_kv", "column_bias")
+        )
+        if made_here:
+            extent = [_product(dim, sizes) for dim in shape.split()]
+            arguments[name] = torch.full(extent, 77, dtype=dtype)
+        elif shape.startswith("N"):
+            arguments[name] = inputs[name][FIRST : FIRST + N]
+        else:
+            arguments[name] = inputs[name]
+    return arguments
+
+
+def _product(dim: str, sizes: dict[str, int]) -> int:
+    product = 1
+    for letter in dim.split("*"):
+        product *= sizes[letter]
+    return product
+
+
+class Launched(AssertionError):
+    """All checks were passed."""
+
+
+@pytest.fixture(autouse=True)
+def no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(launch: Launch, buffers: Any) -> NoReturn:
+        raise Launched
+
+    monkeypatch.setattr(Launch, "run", run)
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """A call with something wrong, and what its message has to say."""
+
+    op: str
+    change: Callable[[Arguments], Arguments]  # valid arguments -> those to replace
+    blamed: tuple[str, ...]  # arguments of which the message names one
+    contract: str  # regular expressions
+    actual: str
+    dims: Dims = DIMS
+
+
+def check(wrong: Wrong) -> None:
+    arguments = valid(wrong.op, wrong.dims)
+    arguments |= wrong.change(arguments)
+    tensors = {k: v for k, v in arguments.items() if isinstance(v, torch.Tensor)}
+    before = {k: v.clone() for k, v in tensors.items()}
+    with pytest.raises(ContractError) as caught:
+        getattr(dsv4_kernels, wrong.op)(**arguments)
+    grammar = re.fullmatch(r"(\w+): `(\w+)` must be (.+), got (.+)", str(caught.value))
+    assert grammar, str(caught.value)
+    op, argument, contract, actual = grammar.groups()
+    assert op == wrong.op
+    assert argument in wrong.blamed, str(caught.value)
+    assert re.search(wrong.contract, contract), str(caught.value)
+    assert re.search(wrong.actual, actual), str(caught.value)
+    for name, tensor in tensors.items():
+        if tensor.device.type == "cpu":
+            same = torch.equal(_bytes(tensor), _bytes(before[name]))
+            assert same, f"`{name}` was written"
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def the(name: str, change: Callable[[Any], Any]) -> Callable[[Arguments], Arguments]:
+    """Replace one argument by something made from the valid one."""
+    return lambda arguments: {name: change(arguments[name])}
+
+
+def words(shape: str, dtype: torch.dtype) -> str:
+    """Regular expression for a shape as messages write it: ``[N, H=6, C=16] bfloat16``."""
+    dims = ", ".join(rf"{re.escape(dim)}(=\d+)?" for dim in shape.split())
+    return rf"^\[{dims}\] {str(dtype).removeprefix('torch.')}"
+
+
+def every_other_stride(tensor: torch.Tensor) -> torch.Tensor:
+    """The same shape, every stride twice as long."""
+    return torch.stack([tensor, tensor], dim=-1)[..., 0]
+
+
+def longer(tensor: torch.Tensor, axis: int) -> torch.Tensor:
+    return torch.cat([tensor, tensor.narrow(axis, 0, 1)], dim=axis)
+
+
+def shared_letters(op: str) -> dict[str, list[str]]:
+    """Letters that more than one tensor of the op has, and those tensors."""
+    owners: dict[str, list[str]] = {}
+    for name, (shape, _) in (INPUTS[op] | OUTPUTS[op]).items():
+        for dim in shape.split():
+            for letter in dim.split("*"):
+                owners.setdefault(letter, []).append(name)
+    return {
+        letter: names
+        for letter, names in owners.items()
+        if len(names) > 1 or op in COMPUTED.get(letter, ())
+    }
+
+
+def wrong_tensors() -> Iterator[Any]:
+    """Each tensor of each op: dtype, rank, layout, type, device and every size it shares."""
+    for op in INPUTS:
+        tensors = INPUTS[op] | OUTPUTS[op]
+        letters = shared_letters(op)
+        for position, (name, (shape, dtype)) in enumerate(tensors.items()):
+            contract = words(shape, dtype)
+
+            def case(
+                what: str,
+                change: Callable[[Any], Any],
+                actual: str,
+                contract: str = contract,
+                blamed: tuple[str, ...] = (name,),
+                op: str = op,
+                name: str = name,
+            ) -> Any:
+                wrong = Wrong(op, the(name, change), blamed, contract, actual)
+                return pytest.param(wrong, id=f"{op}-{name}-{what}")
+
+            other = NEIGHBOUR[dtype]
+            yield case("dtype", lambda x, d=other: x.to(d), rf"\] {str(other)[6:]}$")
+            yield case("rank above", lambda x: x.unsqueeze(0), r"^\[1, ")
+            yield case("rank below", lambda x: x[0], rf"^\[.*\] {str(dtype)[6:]}$")
+            yield case("strides", every_other_stride, "^strides ", f"{contract}, contiguous$")
+            yield case("list", lambda x: x.tolist(), "^list$")
+            if name in INPUTS[op]:
+                yield case("None", lambda x: None, "^NoneType$")
+            if len(tensors) > 1:
+                # The first one sets the device, and then it is the second that differs.
+                first, second, *_ = tensors
+                yield case(
+                    "device",
+                    lambda x: x.to("meta"),
+                    "^meta$" if position else "^cpu$",
+                    f"^on {'cpu' if position else 'meta'} like `{first}`$",
+                    (name if position else second,),
+                )
+            for axis, dim in enumerate(shape.split()):
+                blamed = {owner for letter in dim.split("*") for owner in letters.get(letter, ())}
+                if not blamed:
+                    continue
+                # Two sizes differ; which of them is wrong is a matter of who was looked at first.
+                yield case(
+                    f"size {dim}",
+                    lambda x, axis=axis: longer(x, axis),
+                    r"^\[.*\] \w+$|^[A-Z]+ = \d+",
+                    r"^\[.*\]|a power of two|a multiple of 128",
+                    tuple(sorted(blamed)),
+                )
+
+
+@pytest.mark.parametrize("op", INPUTS)
+def test_the_valid_call_holds_the_contract(op: str) -> None:
+    with pytest.raises(Launched):
+        getattr(dsv4_kernels, op)(**valid(op))
+
+
+@pytest.mark.parametrize("op", INPUTS)
+def test_the_calls_are_the_signatures(op: str) -> None:
+    """No argument is left out of the tables above."""
+    code = getattr(dsv4_kernels, op).__code__
+    taken = set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+    assert taken - {"tiles", "executor"} == set(valid(op))
+    assert "tiles" in taken
+
+
+@pytest.mark.parametrize("wrong", list(wrong_tensors()))
+def test_wrong_tensor(wrong: Wrong) -> None:
+    check(wrong)
+
+
+NOT_INTEGERS = (True, 2.0, None, "3", torch.tensor(3))
+
+
+def wrong_integers() -> Iterator[Any]:
+    """Each integer of each op: below, above, and of another type."""
+    last_first = T - N
+    bounds = [
+        ("prefill_sparse_attn", "num_tokens", (-1, T + 1), f"in 0..{T}"),
+        ("prefill_sparse_attn", "window", (-1, 2**30), f"in 0..{2**30 - 1}"),
+        ("prefill_sparse_attn", "wave_tokens", (0, -128), ">= 1"),
+        ("prefill_sparse_attn", "groups_per_launch", (0, -4), ">= 1"),
+        ("prefill_sparse_attn", "waves_in_flight", (0, -1), ">= 1"),
+        ("merge_norm", "groups", (0, -2), ">= 1"),
+        ("merge_norm", "rope_dim", (0, 1, 32), "in 2..16"),
+    ]
+    for op in ("gather_kv", "column_bias"):
+        bounds += [
+            (op, "num_tokens", (-1, T + 1), f"in 0..{T}"),
+            (op, "window", (-1, 2**30), f"in 0..{2**30 - 1}"),
+            (op, "first_token", (-1, last_first + 1), f"in 0..{last_first}"),
+        ]
+    for op, name, outside, contract in bounds:
+        for value in (*outside, *NOT_INTEGERS):
+            if value is None and name == "waves_in_flight":
+                continue  # the plan's choice
+            wrong = Wrong(
+                op,
+                the(name, lambda _, value=value: value),
+                (name,),
+                f"^an integer {re.escape(contract)}$",
+                f"^{re.escape(repr(value))}$",
+            )
+            yield pytest.param(wrong, id=f"{op}-{name}-{value!r}")
+
+
+@pytest.mark.parametrize("wrong", list(wrong_integers()))
+def test_wrong_integer(wrong: Wrong) -> None:
+    check(wrong)
+
+
+def sized(op: str, **sizes: int) -> Callable[[Arguments], Arguments]:
+    """All inputs of the op anew, with some letters changed everywhere (for a segment's zeros)."""
+
+    def change(arguments: Arguments) -> Arguments:
+        changed: Arguments = {}
+        for name, (shape, dtype) in INPUTS[op].items():
+            extent = list(arguments[name].shape)
+            for axis, dim in enumerate(shape.split()):
+                factors = dim.split("*")
+                if set(factors) & set(sizes):
+                    every = dict(G=DIMS.groups, R=DIMS.o_lora_rank) | sizes
+                    extent[axis] = _product(dim, every)
+            changed[name] = torch.zeros(extent, dtype=dtype)
+        return changed
+
+    return change
+
+
+def on_meta(**shapes: tuple[int, ...]) -> Callable[[Arguments], Arguments]:
+    """All tensors without memory, so that some can be too large for any."""
+
+    def change(arguments: Arguments) -> Arguments:
+        tensors = {k: v for k, v in arguments.items() if isinstance(v, torch.Tensor)}
+        return {
+            name: torch.empty(shapes.get(name, tensor.shape), dtype=tensor.dtype, device="meta")
+            for name, tensor in tensors.items()
+        }
+
+    return change
+
+
+def wrong_sizes() -> Iterator[Any]:
+    """Sizes that agree with each other and yet are none that the kernels can take."""
+    chain = "prefill_sparse_attn"
+    yield Wrong(
+        chain, sized(chain, G=4, J=24), ("wo_a",), "G a divisor of H=6, C=16", "^G = 4, J = 24$"
+    )
+    yield Wrong(
+        chain, sized(chain, G=12, J=8), ("wo_a",), "G a divisor of H=6, C=16", "^G = 12, J = 8$"
+    )
+    yield Wrong(chain, sized(chain, J=47), ("wo_a",), r"J=\(H/G\)\*C", "^G = 2, J = 47$")
+    yield Wrong(chain, sized(chain, G=0), ("wo_a",), "G a divisor of H=6", "^G = 0, J = 48$")
+    yield Wrong(chain, sized(chain, H=0, J=0), ("q",), "H >= 1", "^H = 0$")
+    yield Wrong(chain, sized(chain, R=0), ("wo_a",), rf"R in 1\.\.{MAX_RANK}", "^R = 0$")
+    one_head = dataclasses.replace(DIMS, heads=1, groups=1, hidden=1)
+    too_large = MAX_RANK + 1
+    yield Wrong(
+        chain,
+        on_meta(wo_a=(1, too_large, 16), wo_b=(1, too_large)),
+        ("wo_a",),
+        rf"R in 1\.\.{MAX_RANK}",
+        f"^R = {too_large}$",
+        one_head,
+    )
+    for C in (8, 24):
+        dims = dataclasses.replace(DIMS, head_dim=C)
+        yield Wrong(chain, dict, ("q",), "C a power of two >= 16", f"^C = {C}$", dims)
+    for P in (0, 1, 6, 7):
+        change = sized(chain, P=P)
+        yield Wrong(chain, change, ("freqs_cos",), "P a power of two >= 2", f"^P = {P}$")
+    yield Wrong(chain, sized(chain, P=32), ("freqs_cos",), "P <= C=16", "^P = 32$")
+    for pool in ("ori_kv", "cmp_kv"):
+        two_heads = the(pool, lambda x: torch.stack([x, x], dim=2))
+        contract = words(INPUTS[chain][pool][0], BF16)
+        yield Wrong(chain, two_heads, (pool,), contract, r"^\[\d+, 4, 2, 16\] bfloat16$")
+
+    for op in (chain, "gather_kv", "column_bias"):
+        yield Wrong(op, sized(op, K=0), ("cmp_sparse_indices",), "K >= 1", "^K = 0$")
+        yield Wrong(op, sized(op, B=0), ("ori_kv",), "B >= 1", "^B = 0$")
+        for pool in ("ori_kv", "cmp_kv"):
+            too_large = on_meta(**{pool: (2**29, 4, 16)})
+            yield Wrong(op, too_large, (pool,), r"< 2\*\*31 rows", f"^{2**31} rows$")
+        ragged = dict(ori_kv=(4, 3, 16), cmp_kv=(4, 3, 16))
+        for table in ("ori_block_table", "cmp_block_table"):
+            entries = 2**24 // 3 + 1
+            too_large = on_meta(**ragged, **{table: (entries,)})
+            got = f"^{entries} pages of B=3$"
+            yield Wrong(op, too_large, (table,), r"2\*\*24 slots", got)
+    for op in ("gather_kv", "column_bias"):
+        yield Wrong(op, sized(op, N=T + 1), ("cmp_sparse_indices",), f"N <= T={T}", "^6 rows$")
+    C24 = sized("gather_kv", C=24)
+    yield Wrong("gather_kv", lambda x: C24(x) | {"kv": None}, ("kv_overlay",), "C a power", "24$")
+    for block_k in (0, -1, 48, 256):
+        tiles = GatherKvTiles(block_k=block_k)
+        yield Wrong(
+            "gather_kv",
+            lambda _, tiles=tiles: dict(tiles=tiles),
+            ("tiles",),
+            "block_k that divides 128",
+            f"^block_k = {block_k}$",
+        )
+
+    op = "qk_softmax_pv"
+    yield Wrong(op, sized(op, KP=96), ("kv",), "KP a multiple of 128", "^KP = 96$")
+    yield Wrong(op, sized(op, KP=133), ("kv",), "KP a multiple of 128", "^KP = 133$")
+    for C in (8, 24):
+        yield Wrong(op, sized(op, C=C), ("q",), "C a power of two >= 16", f"^C = {C}$")
+    for scale in (True, "0.25", 1j, torch.tensor(0.25)):
+        change = the("softmax_scale", lambda _, scale=scale: scale)
+        yield Wrong(op, change, ("softmax_scale",), "^a number$", f"^{re.escape(repr(scale))}$")
+
+    op = "merge_norm"
+    yield Wrong(op, lambda _: dict(groups=4), ("groups",), "^a divisor of H=6$", "^4$")
+    yield Wrong(op, lambda _: dict(groups=12), ("groups",), "^a divisor of H=6$", "^12$")
+    yield Wrong(op, sized(op, C=24), ("o",), "C a power of two", "^C = 24$")
+    yield Wrong(op, sized(op, NB=0), ("m",), "NB >= 1", "^NB = 0$")
+    for P in (3, 6, 12):
+        change = the("rope_dim", lambda _, P=P: P)
+        yield Wrong(op, change, ("rope_dim",), "P a power of two", f"^P = {P}$")
+
+    op = "inverse_rope"
+    for P in (0, 1, 6, 7):
+        yield Wrong(op, sized(op, P=P), ("o_rope",), "P a power of two >= 2", f"^P = {P}$")
+    for sizes in (dict(G=4), dict(J=47), dict(H=0), dict(J=3 * 7), dict(G=12)):
+        G, j = sizes.get("G", DIMS.groups), sizes.get("J", J)
+        change = sized(op, **sizes)
+        yield Wrong(op, change, ("o_packed",), r"\(H/G\)\*C", f"^G = {G}, J = {j}$")
+
+    for op in ("merge_norm", "inverse_rope", "proj_a", "group_quant", "proj_b"):
+        for groups in (range(-1, 1), range(0, 3), range(2, 1), range(0, 2, 2), (0, 1), 1):
+            change = the("group_range", lambda _, groups=groups: groups)
+            inside, got = r"^a range of groups inside 0\.\.2$", f"^{re.escape(repr(groups))}$"
+            yield Wrong(op, change, ("group_range",), inside, got)
+    for schedule in ("row", None, 3, ["decoupled"]):
+        change = the("schedule", lambda _, schedule=schedule: schedule)
+        one_of, got = "^one of decoupled, row_barrier$", f"^{re.escape(repr(schedule))}$"
+        yield Wrong(chain, change, ("schedule",), one_of, got)
+    for G, R in ((2, 0), (2, MAX_RANK // 2 + 1)):
+        change = sized("proj_b_dequant", G=G, R=R)
+        got = f"^G\\*R = {G * R}$"
+        yield Wrong("proj_b_dequant", change, ("codes",), rf"G\*R in 1\.\.{MAX_RANK}", got)
+
+    yield Wrong("proj_a", sized("proj_a", J=0), ("o_packed",), "J >= 1", "^J = 0$")
+    for R in (0, MAX_RANK + 1):
+        change = sized("proj_b", R=R)
+        yield Wrong("proj_b", change, ("codes",), rf"R in 1\.\.{MAX_RANK}", f"^R = {R}$")
+
+
+@pytest.mark.parametrize(
+    "wrong", list(wrong_sizes()), ids=lambda wrong: f"{wrong.op}-{wrong.actual}"
+)
+def test_wrong_sizes(wrong: Wrong) -> None:
+    check(wrong)
+
+
+def test_a_message_in_full() -> None:
+    arguments = valid("proj_a")
+    arguments["wo_a"] = arguments["wo_a"][:, :, :40]
+    with pytest.raises(ContractError) as caught:
+        dsv4_kernels.proj_a(**arguments)
+    assert str(caught.value) == (
+        "proj_a: `wo_a` must be [G=2, R, J=48] bfloat16, got [2, 10, 40] bfloat16"
+    )
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("pool", ["ori_kv", "cmp_kv"])
+def test_a_pool_may_have_a_head_dimension(pool: str) -> None:
+    arguments = valid("prefill_sparse_attn")
+    arguments[pool] = arguments[pool].unsqueeze(2)
+    with pytest.raises(Launched):
+        dsv4_kernels.prefill_sparse_attn(**arguments)
+    arguments[pool] = every_other_stride(arguments[pool])
+    with pytest.raises(ContractError, match=f"`{pool}` must be .* contiguous"):
+        dsv4_kernels.prefill_sparse_attn(**arguments)
+
+
+@pytest.mark.parametrize("num_tokens", [0, T])
+@pytest.mark.parametrize("first_token", [0, T - N])
+def test_the_bounds_are_inside(num_tokens: int, first_token: int) -> None:
+    for op in ("gather_kv", "column_bias"):
+        arguments = valid(op) | dict(num_tokens=num_tokens, first_token=first_token)
+        for window in (0, 2**30 - 1):
+            with pytest.raises(Launched):
+                getattr(dsv4_kernels, op)(**arguments | dict(window=window))
+
+
+def test_empty_pools_and_tables_hold_the_contract() -> None:
+    for op in ("prefill_sparse_attn", "gather_kv", "column_bias"):
+        arguments = valid(op)
+        for name in ("ori_kv", "cmp_kv", "ori_block_table", "cmp_block_table"):
+            arguments[name] = arguments[name][:0]
+        with pytest.raises(Launched):
+            getattr(dsv4_kernels, op)(**arguments)
