@@ -56,7 +56,7 @@ def _summary(checkpoint: Checkpoint, found: Mapping[str, Conversion]) -> list[st
         f" wo_b [{c.hidden}, {c.groups * c.o_lora_rank}], attn_sink [{c.heads}]"
         for c in found.values()
     ]
-    counted = f"{len(found)} layers in {checkpoint.files} files, as {spellings}"
+    counted = f"{len(found)} layers, files: {checkpoint.files}, as {spellings}"
     return [f"{checkpoint.path}:", counted, *dict.fromkeys(shapes)]
 
 

@@ -107,7 +107,7 @@ class Conversion:
             return None
         heads = self.heads // self.groups
         sink = self._attn_sink.matrix[part.start * heads : part.stop * heads]
-        return sink.float().contiguous()
+        return sink.to(torch.float32, copy=True)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class _Stored:
         wrong = int((~scale.isfinite()).sum())
         self.contract.require(wrong == 0, self.scale.name, "finite", f"{wrong} that are not")
         codes = self.weight.matrix[:, columns]
-        # A slice of a file may be a view of its mapping.
+        # Copies: a slice of a file is a view that would keep all of the file mapped.
         return codes.clone(memory_format=torch.contiguous_format), scale.clone(), 0.0
 
 
