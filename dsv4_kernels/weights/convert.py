@@ -136,7 +136,7 @@ class _Quantised:
 
 
 @dataclass(frozen=True)
-class _Stored:
+class _Kept:
     """wo_b whose codes and scales are the checkpoint's."""
 
     contract: Contract
@@ -158,7 +158,7 @@ class _Stored:
         return codes.clone(memory_format=torch.contiguous_format), scale.clone(), 0.0
 
 
-def _second(contract: Contract, wo_b: Projection) -> _Quantised | _Stored:
+def _second(contract: Contract, wo_b: Projection) -> _Quantised | _Kept:
     """wo_b's way to codes, by its dtype."""
     weight, scale, offset = wo_b.weight, wo_b.scale, wo_b.offset
     if weight.matrix.dtype != torch.int8:
@@ -173,7 +173,7 @@ def _second(contract: Contract, wo_b: Projection) -> _Quantised | _Stored:
     if offset is not None:
         fits = offset.shape in ([D], [D, 1])
         contract.require(fits, offset.name, f"[{D}] or [{D}, 1]", offset)
-    return _Stored(contract, weight, scale, offset)
+    return _Kept(contract, weight, scale, offset)
 
 
 class _Error:
@@ -184,12 +184,14 @@ class _Error:
         self._off = self._all = 0.0
 
     def add(self, kept: torch.Tensor, exact: torch.Tensor) -> None:
-        """Overwrites `kept`. Raises ContractError where `exact` holds a NaN or an Inf."""
+        """Overwrites `kept`. Raises ContractError where either holds a NaN or an Inf."""
         # The squares of 2**24 fp32 numbers stay far below fp64's largest.
         size = float(torch.linalg.vector_norm(exact, dtype=torch.float64))
-        self._contract.require(math.isfinite(size), self._name, "finite", "a NaN or an Inf")
+        off = float(torch.linalg.vector_norm(kept.sub_(exact), dtype=torch.float64))
+        finite = math.isfinite(size) and math.isfinite(off)
+        self._contract.require(finite, self._name, "finite", "a NaN or an Inf")
         self._all += size**2
-        self._off += float(torch.linalg.vector_norm(kept.sub_(exact), dtype=torch.float64)) ** 2
+        self._off += off**2
 
     @property
     def relative(self) -> float:

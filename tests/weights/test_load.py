@@ -199,6 +199,32 @@ def test_other_files_are_not_opened(generator, tmp_path):
     assert_by_hand(load(tmp_path, 1).oproj, layers[1], 32)
 
 
+def test_files_are_closed(generator, tmp_path):
+    write(tmp_path, named(checkpoints.layer(generator, "fp8", 32), "official", 0))
+    (file,) = tmp_path.glob("*.safetensors")
+    with Checkpoint(file) as checkpoint:
+        load_from(checkpoint, 0)
+        assert mapped(file) > 0
+    assert mapped(file) == 0
+
+
+def test_layers_are_in_their_order(generator, tmp_path):
+    found = named(checkpoints.layer(generator, "bf16", 32), "draft", 0)
+    for n in (10, 9, 2):
+        found |= named(checkpoints.layer(generator, "bf16", 32), "official", n)
+    write(tmp_path, found)
+    with Checkpoint(tmp_path) as checkpoint:
+        assert [*checkpoint.layers] == ["layers.2", "layers.9", "layers.10", "mtp.0"]
+
+
+def test_groups_that_config_contradicts(generator, tmp_path):
+    tensors = checkpoints.layer(generator, "fp8", 32)
+    write(tmp_path, named(tensors, "official", 0), config={"o_groups": 4})
+    assert load(tmp_path, 0).oproj.groups == 4
+    with pytest.raises(ContractError, match="must be of G = 4, config.json's o_groups, got 8"):
+        load(tmp_path, 0, groups=G)
+
+
 def test_groups_without_a_config(generator, tmp_path):
     tensors = checkpoints.layer(generator, "fp8", 32)
     write(tmp_path, named(tensors, "official", 0), config=None)

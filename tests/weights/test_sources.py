@@ -65,6 +65,16 @@ def test_every_code_and_every_power_of_two():
     assert oproj.wo_a_error == oproj.wo_b_error == 0
 
 
+def test_what_bf16_cannot_hold_is_refused():
+    """Finite in fp32, and yet nearer to 2**128 than to the largest bf16."""
+    one = torch.ones(1, 1).to(torch.float8_e4m3fn)
+    scale = torch.ones(1, 1)
+    largest = torch.full((1, 1), float(torch.finfo(torch.bfloat16).max))
+    assert from_fp8(one, largest, one, scale, 1).wo_a.item() == largest.item()
+    with pytest.raises(ContractError, match="`wo_a` must be finite"):
+        from_fp8(one, torch.full((1, 1), 3.4e38), one, scale, 1)
+
+
 def test_zero_rows_are_zero_codes(generator):
     tensors = checkpoints.layer(generator, "bf16", 32)
     tensors["wo_b"][4] = 0
