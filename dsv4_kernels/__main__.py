@@ -113,6 +113,13 @@ def _accuracy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--png", dest="png_file", metavar="FILE", help="draw them there")
 
 
+def _weights(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", metavar="PATH", help="a safetensors file, or a folder of them")
+    parser.add_argument(
+        "--groups", type=_positive, metavar="G", help="where no config.json has o_groups"
+    )
+
+
 def _groups_per_launch(parser: argparse.ArgumentParser) -> None:
     # Its default is the command's own: the schedule's, which cannot be imported without Triton.
     parser.add_argument(
@@ -150,6 +157,11 @@ _COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]]
         "study.accuracy.command",
         "measure what INT8 and bf16 cost, by granularity and by rounding point",
         _accuracy,
+    ),
+    "weights": (
+        "weights",
+        "print what a checkpoint holds of output projections, and convert it",
+        _weights,
     ),
 }
 

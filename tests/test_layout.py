@@ -26,7 +26,8 @@ LAYERS = (
     ("gates",),
     ("chains",),
     ("inputs", "launcher", "segments"),
-    ("weights", "contract", "device"),
+    ("weights",),
+    ("contract", "device"),
     ("backends", "buffers", "dims"),
 )
 # The public names, the command line and the CPU's driver are imported when they are asked for.

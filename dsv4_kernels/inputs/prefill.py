@@ -21,17 +21,13 @@ import torch
 from dsv4_kernels.buffers import ARGUMENTS, PER_TOKEN
 from dsv4_kernels.dims import LAYER_RATIOS, Dims
 from dsv4_kernels.inputs.rope import MAX_POSITIONS, rope_tables
-from dsv4_kernels.weights import quantise_rows
+from dsv4_kernels.weights.rows import BLOCK_ELEMENTS, quantise_rows, row_blocks
 
 SPARE_PAGES = 3  # pages of a pool that no table names; one would be enough to tell tables apart
 
 # One head in 16 has no sink (-inf), the others a real one, as in the model: rare, and yet one in
 # each 16 rows, the height of a cube tile.
 SINKLESS_HEAD_STEP = 16
-
-# Elements of a temporary, 64 MiB of fp32: bounds the memory at a million tokens of context, and
-# even there leaves 64 rows to a vectorised step.
-BLOCK_ELEMENTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -184,10 +180,9 @@ def _draw_wo_b(dims: Dims, generator: torch.Generator) -> tuple[torch.Tensor, to
     columns = dims.groups * dims.o_lora_rank
     codes = torch.empty(dims.hidden, columns, dtype=torch.int8)
     scale = torch.empty(dims.hidden)
-    rows = max(1, BLOCK_ELEMENTS // columns)
-    for first in range(0, dims.hidden, rows):
-        block = slice(first, min(first + rows, dims.hidden))
-        weights = torch.randn(block.stop - first, columns, generator=generator) * columns**-0.5
+    for block in row_blocks(dims.hidden, columns):
+        rows = block.stop - block.start
+        weights = torch.randn(rows, columns, generator=generator) * columns**-0.5
         codes[block], scale[block] = quantise_rows(weights)
     return codes, scale
 

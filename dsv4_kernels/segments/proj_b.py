@@ -20,9 +20,10 @@ from dsv4_kernels.segments.cost import Cost, moved
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import Budget, Core, Tiles
 
-# |partial| <= 127 * 127 * R must stay below 2**31. (Up to R = 1040 it stays below 2**24, and its
-# fp32 value in dequant_sum is exact as well.)
-MAX_RANK = (2**31 - 1) // (127 * 127)
+# |partial| <= 127 * 128 * R must stay below 2**31: activation codes are in [-127, 127], and weights
+# of other converters go down to -128. (Up to R = 1032 it stays below 2**24, and its fp32 value in
+# dequant_sum is exact as well.)
+MAX_RANK = (2**31 - 1) // (127 * 128)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +158,8 @@ def proj_b(
     """Second half of the output projection, one INT32 partial per group (spec segment 8).
 
     Args:
+        codes: in [-127, 127], as group_quant writes them.
+        wo_b: any int8, -128 included.
         group_range: the groups to compute, all if None; what other groups have in `partial` stays.
 
     Returns partial [G, N, D] int32. Raises ContractError.

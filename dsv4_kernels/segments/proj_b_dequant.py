@@ -130,6 +130,8 @@ def proj_b_dequant(
     """Second half of the output projection with the dequantisation behind it (spec section 6).
 
     Args:
+        codes: in [-127, 127], as row_quant writes them.
+        wo_b: any int8, -128 included.
         row_scale: activation scale per token, as row_quant writes it.
         wo_b_scale: weight scale per output channel.
 

@@ -65,7 +65,7 @@ def test_help_lists_the_commands(capsys):
         main(["--help"])
     assert left.value.code == 0
     printed = capsys.readouterr().out
-    for command in ("demo", "graph", "swimlane", "ascend", "hopper", "accuracy"):
+    for command in ("demo", "graph", "swimlane", "ascend", "hopper", "accuracy", "weights"):
         assert f"\n    {command} " in printed
 
 

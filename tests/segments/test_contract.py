@@ -28,7 +28,7 @@ DIMS = Dims(
 )  # fmt: skip
 T, N, FIRST = 5, 3, 1  # rows of the chunk; rows that a segment gets of it, and the first of them
 KP, NB, J = 128, 1, 48
-MAX_RANK = 133_144  # 127 * 127 * R < 2**31
+MAX_RANK = 132_104  # 127 * 128 * R < 2**31
 
 BF16, FP32, INT32, INT8 = torch.bfloat16, torch.float32, torch.int32, torch.int8
 

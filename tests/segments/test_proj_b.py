@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from against import check_segment, run_kernel
-from dsv4_kernels.segments.proj_b import ProjBTiles
+from dsv4_kernels.segments.proj_b import MAX_RANK, ProjBTiles
 
 
 def draw(generator, device, N=5, G=2, R=40, D=72):
-    def codes(*shape):
-        return torch.randint(-127, 128, shape, generator=generator, dtype=torch.int8).to(device)
+    def integers(low, *shape):
+        return torch.randint(low, 128, shape, generator=generator, dtype=torch.int8).to(device)
 
-    return {"codes": codes(N, G, R), "wo_b": codes(D, G * R)}
+    return {"codes": integers(-127, N, G, R), "wo_b": integers(-128, D, G * R)}
 
 
 @pytest.mark.parametrize(
@@ -38,10 +38,18 @@ def test_extreme_codes_are_exact(device, poison):
     """The largest sum there is at R = 1024, in both signs."""
     codes = torch.full((2, 1, 1024), 127, dtype=torch.int8, device=device)
     codes[1] = -127
-    wo_b = torch.full((3, 1024), 127, dtype=torch.int8, device=device)
+    wo_b = torch.full((3, 1024), -128, dtype=torch.int8, device=device)
     got = run_kernel("proj_b", {"codes": codes, "wo_b": wo_b}, poison)["partial"]
-    assert (got[0, 0] == 127 * 127 * 1024).all()
-    assert (got[0, 1] == -127 * 127 * 1024).all()
+    assert (got[0, 0] == -127 * 128 * 1024).all()
+    assert (got[0, 1] == 127 * 128 * 1024).all()
+    assert torch.equal(got.float().int(), got)  # below 2**24: dequant_sum widens it exactly
+
+
+def test_the_longest_sum_of_the_lowest_weights_fits_int32(device, poison):
+    codes = torch.full((1, 1, MAX_RANK), -127, dtype=torch.int8, device=device)
+    wo_b = torch.full((1, MAX_RANK), -128, dtype=torch.int8, device=device)
+    got = run_kernel("proj_b", {"codes": codes, "wo_b": wo_b}, poison)["partial"]
+    assert got.item() == 127 * 128 * 132_104
 
 
 def test_one_hot_codes_read_a_weight_back(generator, device, poison):

@@ -8,12 +8,12 @@ from dsv4_kernels.segments.proj_b_dequant import ProjBDequantTiles
 
 
 def draw(generator, device, N=5, G=2, R=40, D=72):
-    def integers(*shape):
-        return torch.randint(-127, 128, shape, generator=generator).to(torch.int8)
+    def integers(low, *shape):
+        return torch.randint(low, 128, shape, generator=generator).to(torch.int8)
 
     inputs = {
-        "codes": integers(N, G, R),
-        "wo_b": integers(D, G * R),
+        "codes": integers(-127, N, G, R),
+        "wo_b": integers(-128, D, G * R),
         "row_scale": torch.rand(N, generator=generator) + 0.01,
         "wo_b_scale": torch.rand(D, generator=generator) + 0.01,
     }

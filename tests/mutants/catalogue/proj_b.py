@@ -85,8 +85,21 @@ MUTANTS = (
     ),
     mutant(
         "one rank more than int32 sums",
-        "MAX_RANK = (2**31 - 1) // (127 * 127)",
-        "MAX_RANK = (2**31 - 1) // (127 * 127) + 1",
+        "MAX_RANK = (2**31 - 1) // (127 * 128)",
+        "MAX_RANK = (2**31 - 1) // (127 * 128) + 1",
         killed_by="tests/segments/test_contract.py::test_wrong_sizes",
+    ),
+    mutant(
+        "as many ranks as if no weight were -128",
+        "MAX_RANK = (2**31 - 1) // (127 * 128)",
+        "MAX_RANK = (2**31 - 1) // (127 * 127)",
+        killed_by="test_the_longest_sum_of_the_lowest_weights_fits_int32",
+    ),
+    mutant(
+        "a weight of -128 counts as -127",
+        "w = tl.load(w_ptr + (k0 + k)[None, :], mask=w_mask, other=0)",
+        "w = tl.load(w_ptr + (k0 + k)[None, :], mask=w_mask, other=0)\n"
+        "        w = tl.where(w == -128, tl.full(w.shape, -127, tl.int8), w)",
+        killed_by="test_extreme_codes_are_exact",
     ),
 )
