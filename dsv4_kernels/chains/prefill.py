@@ -197,7 +197,10 @@ class PrefillSparseAttn:
         return self._plan.workspace_bytes
 
     def run(self, *args: Any, out: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
-        """Run the chain on the current stream, without synchronising.
+        """Run the chain on the current stream, without synchronising and allocating nothing.
+
+        (triton-ascend 3.2.0 itself allocates the scratch of a MIX kernel, qk_softmax_pv for one,
+        from torch's allocator at every launch: its backends/ascend/driver.py.)
 
         Args:
             *args, **kwargs: as for the plan. Pools and tables may be of other sizes than the

@@ -13,8 +13,8 @@ from rich.table import Table
 
 from dsv4_kernels.commands import terminal
 from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.gates.ascend.compiler import Launch
-from dsv4_kernels.gates.ascend.gate import Row, a_k_tile_facts, judge
+from dsv4_kernels.gates.ascend.compiler import AscendKernel
+from dsv4_kernels.gates.ascend.gate import AscendRow, a_k_tile_facts, hold
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk, part_target
 from dsv4_kernels.gates.chunk import Compiled
 from dsv4_kernels.gates.options import WIDTH, chosen_tiles, in_parallel, require_known
@@ -30,13 +30,13 @@ def ascend(
     as_json: bool,
     save: str | None,
 ) -> bool:
-    """Compile, judge and print; True if no segment breaks what it claims."""
+    """Compile, hold and print; True if no segment breaks what it claims."""
     require_known("part", parts, PARTS)
     require_known("segment", segments, SEGMENTS)
     chosen = chosen_tiles(tiles, part_target(parts[0]))  # one family of devices, one set of tiles
     console = terminal.console(WIDTH, stderr=as_json)
     jobs = [(preset, part, segments, chosen, save) for preset in presets for part in parts]
-    rows: list[Row] = []
+    rows: list[AscendRow] = []
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("compiling", total=len(jobs))
         for (preset, part, *_), judged in zip(jobs, in_parallel(_rows_of, jobs), strict=True):
@@ -62,23 +62,23 @@ def ascend(
 Job = tuple[str, str, Sequence[str], dict[str, Any], str | None]
 
 
-def _rows_of(job: Job) -> list[Row]:
+def _rows_of(job: Job) -> list[AscendRow]:
     preset, part, segments, tiles, save = job
     chunk = compile_chunk(part, PRESETS[preset], tiles=tiles)
     wanted = [compiled for compiled in chunk if not segments or compiled.segment in segments]
     if save is not None:
         for compiled in wanted:
             _save(compiled, Path(save) / preset / part)
-    return [judge(compiled, preset, part) for compiled in wanted]
+    return [hold(compiled, preset, part) for compiled in wanted]
 
 
-def _save(compiled: Compiled[Launch], folder: Path) -> None:
+def _save(compiled: Compiled[AscendKernel], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for stage, text in {**compiled.launch.stages, "hivm": compiled.launch.hivm}.items():
         (folder / f"{compiled.segment}.{stage}.mlir").write_text(text)
 
 
-def _plan_table(rows: Sequence[Row]) -> Table:
+def _plan_table(rows: Sequence[AscendRow]) -> Table:
     table = Table(title="compiled for Ascend: cores and memory (KiB per core, of its limit)")
     table.add_column("segment", no_wrap=True)
     for heading in ("preset", "part", "core"):
@@ -112,7 +112,7 @@ def _plan_table(rows: Sequence[Row]) -> Table:
     return table
 
 
-def _counts_table(rows: Sequence[Row]) -> Table:
+def _counts_table(rows: Sequence[AscendRow]) -> Table:
     """One part is enough: what is moved and computed does not depend on the number of cores."""
     table = Table(
         title="counted in the compiled code, for one chunk of 128 tokens (MiB; no time is derived)",

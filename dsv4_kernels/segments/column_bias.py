@@ -118,9 +118,10 @@ def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> 
     return moved({name: tensor for name, tensor in tensors.items() if name not in pools})
 
 
+# Two page tables looked up by index, a load per column: that has no vector form.
 SEGMENT = Segment(
     "column_bias", ColumnBiasTiles, reads=SLOTS, writes=("bias", "live_slots"),
-    numbers=SLOT_NUMBERS, check=check_slots, launch=_launch, cost=_cost,
+    numbers=SLOT_NUMBERS, check=check_slots, launch=_launch, cost=_cost, scalar_loops=2,
 )  # fmt: skip
 
 

@@ -63,6 +63,7 @@ class Segment:
     writes, where it does not write all. check: what shapes alone do not say; it is given the
     numbers, and binds the letters that the outputs' shapes need. launch: what to launch, from the
     letters; not called where an output is empty. cost: bytes and FLOP that cannot be avoided.
+    scalar_loops: loops over elements that the Ascend compiler may make of it.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Segment:
     check: Callable[..., None] = field(kw_only=True)
     launch: Callable[[Contract, Target, Any], Launch] = field(kw_only=True)
     cost: Callable[..., Cost] = moved
+    scalar_loops: int = 0
     chosen: Tiles | None = None  # tiles to use instead of the device's own
 
     @property

@@ -11,7 +11,7 @@ from dsv4_kernels.__main__ import main
 from dsv4_kernels.device import route
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend import compiler
-from dsv4_kernels.gates.ascend.gate import a_k_tile_facts, judge
+from dsv4_kernels.gates.ascend.gate import a_k_tile_facts, hold
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk, part_target
 from dsv4_kernels.gates.ascend.memory import read_plan
 from dsv4_kernels.segments.group_quant import GroupQuantTiles, group_quant
@@ -33,7 +33,7 @@ def test_every_segment_keeps_its_claims(chunk):
     preset, part, compiled = chunk
     assert [c.segment for c in compiled] == SEGMENTS
     for c in compiled:
-        row = judge(c, preset, part)
+        row = hold(c, preset, part)
         assert not row.breaches, (c.segment, row.breaches)
         assert row.retries == ()
         assert row.plan is not None
@@ -43,7 +43,7 @@ def test_every_segment_keeps_its_claims(chunk):
 def test_the_loads_of_every_matmul_are_doubled(chunk):
     for c in chunk[2]:
         if c.segment in CORES:
-            plan = judge(c, *chunk[:2]).plan
+            plan = hold(c, *chunk[:2]).plan
             assert plan is not None
             assert plan.single_loads == ()
             assert sum(buffer.startswith("L1") for buffer in plan.doubled) >= 2
@@ -72,19 +72,19 @@ def test_scale_and_bias_are_two_instructions_and_no_zero_tile(chunk):
 def test_an_oversized_tile_is_a_breach_with_both_numbers(capsys):
     tiles = {"group_quant": GroupQuantTiles(block_r=512)}
     compiled = compile_chunk("Ascend910B3", PRESETS["FLASH"], tiles=tiles)
-    row = judge(next(c for c in compiled if c.segment == "group_quant"), "FLASH", "Ascend910B3")
+    row = hold(next(c for c in compiled if c.segment == "group_quant"), "FLASH", "Ascend910B3")
     (breach,) = row.breaches
     needed, available = (int(word) for word in breach.split() if word.isdigit())
     assert breach.startswith("UB overflow")
     assert needed > available == 192 * 1024
     others = [c for c in compiled if c.segment != "group_quant"]
-    assert all(not judge(c, "FLASH", "Ascend910B3").breaches for c in others)
+    assert all(not hold(c, "FLASH", "Ascend910B3").breaches for c in others)
 
 
 def test_a_tile_that_only_fits_without_double_buffering_is_a_breach():
     tiles = {"proj_a": ProjATiles(a_k_tile=1024)}  # 2 x 256 KiB doubled is twice L1
     compiled = compile_chunk("Ascend910B3", PRESETS["FLASH"], tiles=tiles)
-    row = judge(compiled[SEGMENTS.index("proj_a")], "FLASH", "Ascend910B3")
+    row = hold(compiled[SEGMENTS.index("proj_a")], "FLASH", "Ascend910B3")
     assert row.breaches
 
 

@@ -70,7 +70,7 @@ class AscendCompileBackend(FrontHalfBackend):
         return (hivm,)
 
 
-class CompileOnlyDriver(RecordingDriver["Launch"]):
+class CompileOnlyDriver(RecordingDriver["AscendKernel"]):
     """Compiles what is launched for one part by the Ascend compiler, and records it."""
 
     refusals = (MLIRCompilationError,)
@@ -90,7 +90,7 @@ class CompileOnlyDriver(RecordingDriver["Launch"]):
             cache = get_cache_manager(metadata.hash)
             stages = {s: cache.get_file(f"{source.name}.{s}") for s in ("ttir", "ttadapter")}
             self.launched(
-                Launch(
+                AscendKernel(
                     kernel=metadata.name,
                     grid=x * y * z,
                     arguments={k: v for k, v in values.items() if k not in source.constants},
@@ -104,12 +104,12 @@ class CompileOnlyDriver(RecordingDriver["Launch"]):
 
         return launch
 
-    def launched(self, launch: Launch) -> None:
+    def launched(self, launch: AscendKernel) -> None:
         """What becomes of a compiled launch: a record."""
         self.launches.append(launch)
 
-    def refused(self, why: str) -> Launch:
-        return Launch(refusal=why)
+    def refused(self, why: str) -> AscendKernel:
+        return AscendKernel(refusal=why)
 
 
 @functools.cache
@@ -120,7 +120,7 @@ def driver(part: str) -> CompileOnlyDriver:
 
 
 @dataclass(frozen=True)
-class Launch:
+class AscendKernel:
     """A kernel launch as it was asked for, and what the compiler made of it.
 
     grid: programs. arguments: runtime ones by name, in the compiled order; constants: the rest.

@@ -12,7 +12,7 @@ import functools
 import re
 import time
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,7 +25,7 @@ from dsv4_kernels.backends.hivm.memory import Space, View, dense
 from dsv4_kernels.backends.hivm.report import Report, Stopped
 from dsv4_kernels.backends.hivm.scalar import functions
 from dsv4_kernels.device import Target
-from dsv4_kernels.gates.ascend.compiler import AscendCompileBackend, CompileOnlyDriver, Launch
+from dsv4_kernels.gates.ascend.compiler import AscendCompileBackend, AscendKernel, CompileOnlyDriver
 from dsv4_kernels.gates.ascend.launches import PARTS
 from dsv4_kernels.gates.ascend.memory import read_plan
 
@@ -84,7 +84,7 @@ class ExecutingDriver(CompileOnlyDriver):
         """A kernel that the compiler refuses raises: nothing of it can run."""
         yield
 
-    def launched(self, launch: Launch) -> None:
+    def launched(self, launch: AscendKernel) -> None:
         try:
             self.reports.append(execute(launch, self.part, self.how))
         except Stopped as stopped:
@@ -99,7 +99,7 @@ def _driver(part: str) -> ExecutingDriver:
     return ExecutingDriver(part)
 
 
-def execute(launch: Launch, part: str, how: How = How()) -> Report:
+def execute(launch: AscendKernel, part: str, how: How = How()) -> Report:
     """Run a compiled launch on its own arguments, CPU tensors among them.
 
     Raises ValueError for an operation, a library function or an argument without a model, before
@@ -135,17 +135,12 @@ def execute(launch: Launch, part: str, how: How = How()) -> Report:
     return report
 
 
-def recompiled(launch: Launch, hivm: str) -> Launch:
-    """The same launch of another final IR."""
-    return replace(launch, hivm=hivm)
-
-
 def _memory_sizes(hivm: str) -> dict[str, int]:
     bits = dict(re.findall(r'"(\w+)_SIZE", (\d+)', hivm))
     return {space: int(bits[name]) // 8 for space, name in _SIZES.items()}
 
 
-def _arguments(launch: Launch) -> Iterator[Any]:
+def _arguments(launch: AscendKernel) -> Iterator[Any]:
     """The kernel's own: a memory for each tensor, one for tensors that are the same memory."""
     spaces: dict[tuple[int, int], View] = {}
     for name, value in launch.arguments.items():

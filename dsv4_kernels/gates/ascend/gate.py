@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.gates.ascend.compiler import Launch
+from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.counts import Counts, count
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk
-from dsv4_kernels.gates.ascend.memory import Plan, read_plan
+from dsv4_kernels.gates.ascend.memory import MemoryPlan, read_plan
 from dsv4_kernels.gates.chunk import Compiled
 from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.proj_a import ProjATiles
@@ -23,21 +23,16 @@ from dsv4_kernels.segments.tiles import Budget
 # with it.
 UB_SLACK = 1.1
 
-# What the compiler may turn into a loop over elements, and why.
-SCALAR_LOOPS = {
-    "column_bias": 2,  # two page tables looked up by index, a load per column: no vector form
-}
-
 
 @dataclass(frozen=True)
-class Row:
+class AscendRow:
     """The verdict on one segment for one preset and part."""
 
     segment: str
     preset: str
     part: str
     breaches: tuple[str, ...]
-    plan: Plan | None = None
+    plan: MemoryPlan | None = None
     budget: Budget | None = None
     counts: Counts | None = None
     minimum_bytes: int = 0
@@ -45,7 +40,7 @@ class Row:
     compile_seconds: float = 0.0
 
 
-def judge(compiled: Compiled[Launch], preset: str, part: str) -> Row:
+def hold(compiled: Compiled[AscendKernel], preset: str, part: str) -> AscendRow:
     """Hold one compiled segment against its claims."""
     launch, tiles = compiled.launch, compiled.tiles
     if launch.refusal:
@@ -53,11 +48,11 @@ def judge(compiled: Compiled[Launch], preset: str, part: str) -> Row:
         if launch.overflow:
             memory, needed, available = launch.overflow
             refusal = f"{memory} overflow: {needed} bytes needed, {available} available"
-        return Row(compiled.segment, preset, part, (refusal,))
+        return AscendRow(compiled.segment, preset, part, (refusal,))
     plan = read_plan(launch.hivm)
     budget: Budget = tiles.budget(launch.constants)
     counts = count_launch(compiled)
-    return Row(
+    return AscendRow(
         segment=compiled.segment,
         preset=preset,
         part=part,
@@ -72,7 +67,11 @@ def judge(compiled: Compiled[Launch], preset: str, part: str) -> Row:
 
 
 def _breaches(
-    compiled: Compiled[Launch], plan: Plan, budget: Budget, counts: Counts, cube_cores: int
+    compiled: Compiled[AscendKernel],
+    plan: MemoryPlan,
+    budget: Budget,
+    counts: Counts,
+    cube_cores: int,
 ) -> Iterator[str]:
     if plan.core != compiled.tiles.core:
         yield f"compiled for {plan.core}, claimed {compiled.tiles.core}"
@@ -91,13 +90,13 @@ def _breaches(
             yield f"load into {buffer} is not double-buffered"
     if plan.one_vector_core:
         yield "one vector core of the pair does all the storing (limit_sub_block_id0)"
-    if counts.scalar_loops != SCALAR_LOOPS.get(compiled.segment, 0):
+    if counts.scalar_loops != SEGMENTS[compiled.segment].scalar_loops:
         yield f"{counts.scalar_loops} scalar loops over tensor elements"
     if (plan.cube_cores, plan.vector_cores) != (cube_cores, 2 * cube_cores):
         yield f"the compiler knows {plan.cube_cores} cube cores, {cube_cores} assumed"
 
 
-def count_launch(compiled: Compiled[Launch]) -> Counts:
+def count_launch(compiled: Compiled[AscendKernel]) -> Counts:
     """What the launch moves and computes, over all its programs."""
     launch = compiled.launch
     arguments = {
@@ -107,7 +106,7 @@ def count_launch(compiled: Compiled[Launch]) -> Counts:
     return count(launch.hivm, launch.grid, arguments)
 
 
-def _minimum_bytes(compiled: Compiled[Launch]) -> int:
+def _minimum_bytes(compiled: Compiled[AscendKernel]) -> int:
     arguments = compiled.launch.arguments.items()
     tensors = {k.removesuffix("_ptr"): v for k, v in arguments if isinstance(v, torch.Tensor)}
     return SEGMENTS[compiled.segment].cost(tensors).bytes

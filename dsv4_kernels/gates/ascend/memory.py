@@ -29,7 +29,7 @@ _LOAD = re.compile(r"call @(nd2nz\w*|load_gm_to_ubuf\w*)\((%[\w-]+), (%[\w-]+)")
 
 
 @dataclass(frozen=True)
-class Plan:
+class MemoryPlan:
     """Memory and cores of one compiled kernel. Bytes are per core."""
 
     core: str  # AIC | AIV | MIX
@@ -43,7 +43,7 @@ class Plan:
     vector_cores: int
 
 
-def read_plan(hivm: str) -> Plan:
+def read_plan(hivm: str) -> MemoryPlan:
     """The plan of a final HIVM module. ValueError where the text is not one."""
     core = _CORE.search(hivm)
     if core is None:
@@ -70,7 +70,7 @@ def read_plan(hivm: str) -> Plan:
                 target = origin.get(load[3], load[3])
                 if target in buffers and buffers[target][0] == "L1":
                     single.append(buffers[target][1])
-    return Plan(
+    return MemoryPlan(
         core=core[1],
         used={name: used[name] for name in SPACES.values()},
         limits=limits,
