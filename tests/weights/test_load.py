@@ -208,13 +208,14 @@ def test_files_are_closed(generator, tmp_path):
     assert mapped(file) == 0
 
 
-def test_layers_are_in_their_order(generator, tmp_path):
-    found = named(checkpoints.layer(generator, "bf16", 32), "draft", 0)
-    for n in (10, 9, 2):
-        found |= named(checkpoints.layer(generator, "bf16", 32), "official", n)
-    write(tmp_path, found)
+def test_what_the_index_does_not_name_is_not_there(generator, tmp_path):
+    tensors = checkpoints.layer(generator, "bf16", 32)
+    write(tmp_path / "old", named(tensors, "official", 7))
+    write(tmp_path, named(tensors, "official", 0))
+    (file,) = (tmp_path / "old").glob("*.safetensors")
+    file.rename(tmp_path / "old.safetensors")
     with Checkpoint(tmp_path) as checkpoint:
-        assert [*checkpoint.layers] == ["layers.2", "layers.9", "layers.10", "mtp.0"]
+        assert [*checkpoint.layers] == ["layers.0"]
 
 
 def test_groups_that_config_contradicts(generator, tmp_path):

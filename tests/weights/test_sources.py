@@ -186,6 +186,11 @@ def refusals():
         "from_bf16: `wo_b` must be finite",
     )
     yield (
+        "bf16",
+        dict(wo_b=lambda x: torch.cat([x, x[:, :1]], 1)),
+        "`wo_b` must be [D, G*R=320], got [72, 321] bfloat16",
+    )
+    yield (
         "int8",
         dict(wo_b_offset=lambda x: at(x, torch.tensor(1.0))),
         "from_int8: `weight_offset` must be all zero, got 1 that are not",
