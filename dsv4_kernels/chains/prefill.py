@@ -32,7 +32,8 @@ WAVE_TOKENS = 128
 
 # Groups of the output projection per launch. A launch costs tens of microseconds of host time: one
 # group a launch is 24 launches of FLASH's projection, more host time than the device has work for.
-# 4 leaves FLASH two chunks and PRO four, enough for proj_b to overlap the next chunk's proj_a.
+# 4 leaves FLASH two chunks and PRO four: a chunk's merge, RoPE and quantisation may then run beside
+# another's proj_a and proj_b, also where there is one wave only (`graph --overlap` counts it).
 GROUPS_PER_LAUNCH = 4
 
 SCHEDULES = projection_forms.FORMS  # by name; the first is the default
@@ -148,7 +149,8 @@ class PrefillSparseAttn:
             (`workspace_bytes`).
         schedule: "decoupled" or "row_barrier"; they differ in the quantisation's granularity.
         groups_per_launch: groups of the output projection per launch; changes no byte either.
-        executor: runs the nodes of a wave; by default a stream per lane where there are streams.
+        executor: runs the nodes; by default a stream per lane where there are streams and two
+            launches may run at a time.
         tiles: tiles to use instead of a segment's own, by the segment's name.
 
     A plan may be run from any stream and any thread: its runs come one after the other, in the

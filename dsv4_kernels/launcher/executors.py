@@ -20,6 +20,10 @@ from dsv4_kernels.launcher.overlap import may_overlap
 
 Executor = Callable[[Sequence[Node], Sequence[Buffers]], None]
 
+# Sets of nodes whose waits are remembered: more than a plan binds shapes at a time, each with a few
+# numbers of live waves.
+_MOST_KNOWN = 64
+
 
 def in_order(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
     """The plainest executor: every node in the order given, on the current stream."""
@@ -83,6 +87,8 @@ class OnStreams:
     def _synchronised(self, nodes: Sequence[Node]) -> Synchronised:
         known = self._known.get(id(nodes))
         if known is None:  # the nodes are kept, so that their identity stays theirs
+            while len(self._known) >= _MOST_KNOWN:
+                self._known.pop(next(iter(self._known)))
             known = self._known[id(nodes)] = (nodes, synchronise(tuple(nodes)))
         return known[1]
 

@@ -1,7 +1,7 @@
 """A chain for one set of shapes: memory made once, launches bound once, waves, turns and graphs.
 
-    plan = Plan("op", chain, arguments)        # checks, allocates
-    plan.run(arguments, attn_out)              # looks up pointers and launches
+    plan = Plan(chain, arguments, wave_tokens=128)  # checks, allocates, binds
+    attn_out = plan.run(arguments)                  # looks up pointers and launches
 
 A wave is a pass of the chain over some tokens. With two waves in flight the first segments of a
 wave run beside the last of the one before, in a workspace of their own.
@@ -66,7 +66,7 @@ class Plan:
         wave_tokens: tokens of a wave. It bounds the workspace and changes no byte of the output.
         waves_in_flight: copies of the workspace, and so waves that may run at a time; 2 where the
             device has streams and the chunk more than one wave, if None.
-        executor: runs the nodes; by default a stream per lane where there are streams.
+        executor: runs the nodes; `executors.default` if None.
 
     A plan may be run from any stream and any thread: its runs come one after the other, in the
     order of their calls. Plans are independent of each other. Raises ContractError.

@@ -113,7 +113,7 @@ def _launch(contract: Contract, target: Target, tiles: InverseRopeTiles) -> Laun
 SEGMENT = Segment(
     "inverse_rope", InverseRopeTiles,
     reads=("o_rope", "live_slots", "freqs_cos", "freqs_sin"), updates=("o_packed",),
-    by_groups=True, columns={"o_packed": "rope"}, check=_check, launch=_launch,
+    by_groups=True, check=_check, launch=_launch,
     cost=moved_of_heads("rope"),
 )  # fmt: skip
 

@@ -135,7 +135,7 @@ def _launch(contract: Contract, target: Target, tiles: MergeNormTiles) -> Launch
 SEGMENT = Segment(
     "merge_norm", MergeNormTiles, reads=("m", "l", "o", "live_slots", "attn_sink"),
     writes=("o_packed", "o_rope"), numbers=("groups", "rope_dim"), by_groups=True,
-    columns={"o_packed": "nope"}, check=_check, launch=_launch, cost=moved_of_heads("nope"),
+    check=_check, launch=_launch, cost=moved_of_heads("nope"),
 )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -59,8 +59,7 @@ class Segment:
 
     reads: buffers it takes. writes: buffers it makes, or fills where they exist already. updates:
     buffers that it takes and changes. numbers: plain numbers that it takes. by_groups: whether it
-    can be asked for some of the groups only. columns: of a buffer, the columns of each head that it
-    writes, where it does not write all. check: what shapes alone do not say; it is given the
+    can be asked for some of the groups only. check: what shapes alone do not say; it is given the
     numbers, and binds the letters that the outputs' shapes need. launch: what to launch, from the
     letters; not called where an output is empty. cost: bytes and FLOP that cannot be avoided.
     scalar_loops: loops over elements that the Ascend compiler may make of it.
@@ -73,7 +72,6 @@ class Segment:
     updates: tuple[str, ...] = ()
     numbers: tuple[str, ...] = ()
     by_groups: bool = False
-    columns: Mapping[str, Literal["nope", "rope"]] = field(default_factory=dict, hash=False)
     check: Callable[..., None] = field(kw_only=True)
     launch: Callable[[Contract, Target, Any], Launch] = field(kw_only=True)
     cost: Callable[..., Cost] = moved

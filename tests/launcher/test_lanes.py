@@ -419,3 +419,11 @@ def test_streams_are_made_once():
 
 def test_a_cpu_runs_in_order():
     assert executors.default(torch.device("cpu")) is executors.in_order
+
+
+def test_an_executor_forgets_what_it_ran_long_ago():
+    """A plan whose pools grow from run to run binds new nodes every time."""
+    executor = OnStreams(DEVICE, StandIn(DEVICE), launch=lambda node, waves: None)
+    for _ in range(200):
+        executor((write("kv"), read("kv")), [])
+    assert len(executor._known) == 64

@@ -106,4 +106,10 @@ MUTANTS = (
         "    return in_order\n",
         killed_by="tests/launcher/test_plan.py::test_streams_only_where_something_may_overlap",
     ),
+    mutant(
+        "what was run once is remembered for ever",
+        "while len(self._known) >= _MOST_KNOWN:",
+        "while False:",
+        killed_by="test_an_executor_forgets_what_it_ran_long_ago",
+    ),
 )
