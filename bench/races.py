@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import torch
 
-import reference
 from bench import rivals, workloads
 from bench.scale import DEVICE
 from dsv4_kernels import prefill_sparse_attn
@@ -19,6 +18,12 @@ from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.cost import Cost
 from dsv4_kernels.segments.slots import SLOTS
 from reference import bounds
+from reference.column_bias import column_bias
+from reference.gather_kv import gather_kv
+from reference.merge_norm import merge_norm
+from reference.proj_a import proj_a as proj_a_reference
+from reference.proj_b import proj_b as proj_b_reference
+from reference.qk_softmax_pv import qk_softmax_pv
 
 # Up to the merged and normalised heads: FlashMLA has no inverse RoPE either.
 ATTENTION = ("gather_kv", "column_bias", "qk_softmax_pv", "merge_norm")
@@ -63,11 +68,11 @@ def judge_attention(inputs: PrefillInputs, got: torch.Tensor) -> None:
     """Assert that `got` [T, H, C] is the reference's within `ATTENTION_REL_L2`."""
     rows, cut = workloads.judged_rows(inputs)
     slots = {name: getattr(cut, name) for name in (*SLOTS, "num_tokens", "window")}
-    kv = reference.gather_kv(**slots)
-    bias, live = reference.column_bias(**slots)
-    m, l, o = reference.qk_softmax_pv(cut.q, kv, bias)
+    kv = gather_kv(**slots)
+    bias, live = column_bias(**slots)
+    m, l, o = qk_softmax_pv(cut.q, kv, bias)
     groups, rope_dim = cut.wo_a.shape[0], cut.freqs_cos.shape[1]
-    merged = reference.merge_norm(m, l, o, live, cut.attn_sink, groups=groups, rope_dim=rope_dim)
+    merged = merge_norm(m, l, o, live, cut.attn_sink, groups=groups, rope_dim=rope_dim)
     assert bounds.relative_l2(got.cpu()[rows], _heads(*merged)) <= ATTENTION_REL_L2
 
 
@@ -133,7 +138,7 @@ def cost_of(race: str, buffers: Buffers) -> Cost:
 
 def judge_projection(buffers: Buffers, got: torch.Tensor) -> None:
     """Assert that `got` [T, D] is the exact product within what INT8 activations may cost."""
-    o_r = reference.proj_a(buffers["o_packed"].cpu(), buffers["wo_a"].cpu())
+    o_r = proj_a_reference(buffers["o_packed"].cpu(), buffers["wo_a"].cpu())
     exact = o_r.flatten(1).double() @ buffers["wo_b"].cpu().double().T
     want = exact * buffers["wo_b_scale"].cpu().double()
     assert bounds.relative_l2(got, want) <= bounds.ORACLE_REL_L2
@@ -141,13 +146,13 @@ def judge_projection(buffers: Buffers, got: torch.Tensor) -> None:
 
 def judge_proj_a(buffers: Buffers, got: torch.Tensor) -> None:
     """Assert that `got` [T, G, R] is the reference's o_r up to bf16's rounding."""
-    want = reference.proj_a(buffers["o_packed"].cpu(), buffers["wo_a"].cpu())
+    want = proj_a_reference(buffers["o_packed"].cpu(), buffers["wo_a"].cpu())
     assert bounds.relative_l2(got, want) <= PROJ_A_REL_L2
 
 
 def judge_proj_b(buffers: Buffers, got: Sequence[torch.Tensor]) -> None:
     """Assert that `got`, [T, D] of every group, is the reference's partial to the last bit."""
-    want = reference.proj_b(buffers["codes"].cpu(), buffers["wo_b"].cpu())
+    want = proj_b_reference(buffers["codes"].cpu(), buffers["wo_b"].cpu())
     assert torch.equal(torch.stack(list(got)).cpu(), want)
 
 

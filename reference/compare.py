@@ -2,36 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 
-import reference
-from reference.bounds import BOUNDS, Verdict, judge
+from reference.bounds import Bound, Verdict, judge
+
+
+def expected(
+    segment: str, inputs: Mapping[str, Any], outputs: Iterable[str]
+) -> dict[str, tuple[torch.Tensor, Bound]]:
+    """What the reference of `segment` gives for each output, and how far from it is near enough.
+
+    Args:
+        inputs: the kernel's inputs by argument name, as they were before it ran.
+        outputs: names of its outputs, in the order that the segment returns them.
+    """
+    own = importlib.import_module(f"reference.{segment}")  # its file has both, by convention
+    taken = dict(inputs)
+    taken |= {k: v.cpu() for k, v in inputs.items() if isinstance(v, torch.Tensor)}
+    made = getattr(own, segment)(**taken)
+    want = dict(zip(outputs, made if isinstance(made, tuple) else (made,), strict=True))
+    bounds = own.bound(taken, want)
+    return {name: (tensor, bounds[name]) for name, tensor in want.items()}
 
 
 def compare(
     segment: str, inputs: Mapping[str, Any], got: Mapping[str, torch.Tensor]
 ) -> list[Verdict]:
-    """One verdict per output of `segment`.
-
-    Args:
-        inputs: the kernel's inputs by argument name, as they were before it ran.
-        got: its outputs by buffer name, in the order that the segment returns them.
-    """
-    taken = dict(inputs)
-    taken |= {k: v.cpu() for k, v in inputs.items() if isinstance(v, torch.Tensor)}
-    got = {name: tensor.cpu() for name, tensor in got.items()}
-    made = getattr(reference, segment)(**taken)
-    want = dict(zip(got, made if isinstance(made, tuple) else (made,), strict=True))
-    if segment == "merge_norm":  # the kernel leaves them unwritten, the reference zero
-        rope = rope_columns(got["o_packed"], taken["o"].shape[-1], taken["rope_dim"])
-        got["o_packed"] = torch.where(rope, 0, got["o_packed"])
-    bounds = BOUNDS[segment](taken, want)
-    return [judge(name, got[name], want[name], bounds[name]) for name in got]
-
-
-def rope_columns(o_packed: torch.Tensor, C: int, P: int) -> torch.Tensor:
-    """[J] bool: the columns of o_packed that inverse_rope writes, the last P of every head."""
-    return torch.arange(o_packed.shape[-1], device=o_packed.device) % C >= C - P
+    """One verdict per output of `segment`; got: the outputs by buffer name, in its order."""
+    wanted = expected(segment, inputs, got)
+    return [judge(name, got[name], want, bound) for name, (want, bound) in wanted.items()]

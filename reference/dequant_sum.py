@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from reference.bounds import ROUNDING_FLIPS, Bound, Inputs, Outputs, U, spacing
+
 
 def dequant_sum(
     partial: torch.Tensor,  # [G, N, D] int32
@@ -18,3 +20,17 @@ def dequant_sum(
     for g in range(partial.shape[0]):
         acc = acc + partial[g].float() * scale[g][:, None]
     return (acc * wo_b_scale).bfloat16()
+
+
+def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
+    """The error of a sum of G terms, and one rounding."""
+    partial, scale = inputs["partial"].cpu().double(), inputs["scale"].cpu().double()
+    magnitude = (partial.abs() * scale[..., None]).sum(0) * inputs["wo_b_scale"].cpu().double()
+    error = (2 * (partial.shape[0] + 2) * U * magnitude).nan_to_num(0.0, 0.0)
+    return {
+        "attn_out": Bound(
+            error + spacing(want["attn_out"].cpu(), torch.bfloat16),
+            "a sum of G terms in one order, then one rounding: at most the neighbouring bf16",
+            ROUNDING_FLIPS,
+        )
+    }

@@ -6,6 +6,8 @@ from typing import Literal
 
 import torch
 
+from reference.bounds import Bound, Inputs, Outputs, U, spacing
+
 AMAX_FLOOR = 1e-4
 Granularity = Literal["row", "group", "block"]
 BLOCK_WIDTH = 128  # of DeepSeek-V4's own act_quant
@@ -57,3 +59,17 @@ def per_element(spans: torch.Tensor, R: int) -> torch.Tensor:
     if spans.shape[2] == 1:
         return spans
     return spans.repeat_interleave(BLOCK_WIDTH, dim=2)[..., :R]
+
+
+def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
+    """One code at a tie, and the scale's two divisions."""
+    scale = want["scale"].cpu().double()  # [G, N]
+    x = inputs["o_r"].cpu().double() / scale.transpose(0, 1)[..., None]
+    to_tie = ((x - x.floor()) - 0.5).abs()
+    near_tie = to_tie <= 2 * spacing(x, torch.float32)
+    unspecified = scale.isnan().transpose(0, 1)[..., None]
+    allowed = torch.where(unspecified, 255.0, near_tie.double())
+    return {
+        "codes": Bound(allowed, "equal, or one off within two fp32 spacings of a tie"),
+        "scale": Bound(4 * U * scale.nan_to_num(0.0), "two divisions, each within an ulp"),
+    }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from reference.bounds import ROUNDING_FLIPS, Bound, Inputs, Outputs, U, spacing
+
 
 def inverse_rope(
     o_rope: torch.Tensor,  # [N, H, P] fp32
@@ -37,3 +39,25 @@ def turn_back(
     even, odd = o_rope[..., 0::2], o_rope[..., 1::2]
     turned = [even * cos + odd * sin, odd * cos - even * sin]
     return torch.stack(turned, dim=-1).view(o_rope.shape)
+
+
+def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
+    """The error of a rotation; nope columns stay as they were."""
+    x = inputs["o_rope"].cpu().double()  # [N, H, P]
+    N, H, P = x.shape
+    G, _, J = want["o_packed"].shape
+    C = J * G // H
+    pair = x.view(N, H, P // 2, 2).abs().sum(-1, keepdim=True)  # |cos|, |sin| <= 1
+    rope_error = (3 * U * pair).expand(-1, -1, -1, 2).reshape(N, H, P).nan_to_num(0.0)
+    error = torch.zeros(N, H, C, dtype=torch.float64)
+    error[..., C - P :] = rope_error
+    packed = error.view(N, G, J).transpose(0, 1)
+    rope_columns = torch.arange(J) % C >= C - P
+    one_spacing = packed + spacing(want["o_packed"].cpu(), torch.bfloat16)
+    return {
+        "o_packed": Bound(
+            torch.where(rope_columns, one_spacing, 0.0),
+            "three fp32 roundings, then one to bf16: at most the neighbour; nope columns untouched",
+            ROUNDING_FLIPS,
+        )
+    }

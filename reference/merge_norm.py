@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from reference.bounds import EXP_ERROR, ROUNDING_FLIPS, Bound, Inputs, Outputs, U, spacing
 from reference.column_bias import NEG
 
 
@@ -40,3 +41,30 @@ def merge_norm(
     nope[..., C - rope_dim :] = 0
     o_packed = nope.view(N, groups, H // groups * C).transpose(0, 1).contiguous()
     return o_packed, n[..., C - rope_dim :].contiguous()
+
+
+def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
+    """The error of the merge; its rope columns are left to inverse_rope."""
+    m, l, o = (inputs[name].cpu().double() for name in ("m", "l", "o"))
+    N, NB, H, C = o.shape
+    P = inputs["rope_dim"]
+    G = inputs["groups"]
+    weight = torch.exp(m - m.amax(dim=1, keepdim=True))
+    denominator = (weight * l).sum(1)
+    sink = inputs["attn_sink"].cpu().double()
+    denominator = denominator + torch.exp(sink - m.amax(dim=1))
+    magnitude = (weight[..., None] * o.abs()).sum(1) / denominator[..., None]
+    magnitude = magnitude.nan_to_num(0.0, 0.0)
+    # Per block: two exp, each rescaling what came before; then the sink's exp, a sum, a division.
+    error = (NB * (2 * EXP_ERROR + 4 * U) + 2 * EXP_ERROR + 4 * U) * magnitude  # [N, H, C]
+    packed = error.view(N, G, H // G * C).transpose(0, 1)
+    rope_columns = torch.arange(H // G * C) % C >= C - P
+    return {
+        "o_packed": Bound(
+            packed + spacing(want["o_packed"].cpu(), torch.bfloat16),
+            "fp32 merge of NB blocks, then one rounding: at most the neighbouring bf16",
+            ROUNDING_FLIPS,
+            left=rope_columns.expand(packed.shape),
+        ),
+        "o_rope": Bound(error[..., C - P :], "fp32 merge of NB blocks, not rounded"),
+    }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from reference.bounds import Bound, Inputs, Outputs, sum_error
+
 
 def proj_a(
     o_packed: torch.Tensor,  # [G, N, J] bf16
@@ -15,3 +17,10 @@ def proj_a(
     """
     o_r = [(a.double() @ w.double().T).float() for a, w in zip(o_packed, wo_a, strict=True)]
     return torch.stack(o_r, dim=1)
+
+
+def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
+    """The error of a sum of J terms."""
+    a, w = inputs["o_packed"].cpu().float().abs(), inputs["wo_a"].cpu().float().abs()
+    magnitude = torch.einsum("gnj,grj->ngr", a, w)
+    return {"o_r": Bound(sum_error(a.shape[-1], magnitude), "a dot product of J terms")}

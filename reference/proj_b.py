@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from reference.bounds import Bound, Inputs, Outputs, exact
+
 
 def proj_b(
     codes: torch.Tensor,  # [N, G, R] int8
@@ -17,3 +19,8 @@ def proj_b(
     a = codes.transpose(0, 1).double()  # [G, N, R]
     w = wo_b.view(-1, G, R).permute(1, 2, 0)  # [G, R, D]
     return torch.stack([a[g] @ w[g].double() for g in range(G)]).to(torch.int32)
+
+
+def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
+    """The same integers."""
+    return exact(want, "int8 products in int32: exact")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from reference.bounds import EXP_ERROR, Bound, Inputs, Outputs, U, sum_error
 from reference.gather_kv import BLOCK_COLUMNS
 
 
@@ -31,3 +32,32 @@ def qk_softmax_pv(
     l = p.sum(dim=-1)
     o = (p.bfloat16().double() @ kv).float()
     return m, l, o
+
+
+def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
+    """The error of a score, carried through exp and P."""
+    q, kv, bias = (inputs[name].cpu().float() for name in ("q", "kv", "bias"))
+    N, _, C = q.shape
+    NB = want["m"].shape[1]
+    scale = C**-0.5
+    kv = kv.view(N, NB, kv.shape[1] // NB, C)
+    bias = bias.view(N, NB, 1, bias.shape[1] // NB)
+    scores = torch.einsum("nhc,nbkc->nbhk", q, kv) * scale + bias
+    magnitude = torch.einsum("nhc,nbkc->nbhk", q.abs(), kv.abs()) * scale
+    score_error = (sum_error(C, magnitude) + 4 * U * magnitude).amax(dim=-1)  # [N, NB, H]
+
+    m = want["m"].cpu().double()
+    p = torch.exp(scores.double() - m[..., None])
+    # exp's argument carries the errors of score and maximum and the rounding of their difference.
+    p_error = p * (2 * score_error[..., None] + U * (scores - m[..., None]).abs() + EXP_ERROR)
+    l_error = p_error.sum(-1) + sum_error(p.shape[-1], p.sum(-1))
+    # bf16(P) moves by a spacing where its error reaches a tie, and not at all elsewhere.
+    low, high = (p - p_error).bfloat16().double(), (p + p_error).bfloat16().double()
+    kv = kv.double().abs()
+    o_error = torch.einsum("nbhk,nbkc->nbhc", high - low, kv)
+    o_error += sum_error(p.shape[-1], torch.einsum("nbhk,nbkc->nbhc", p, kv))
+    return {
+        "m": Bound(score_error, "a dot product of C terms in any order"),
+        "l": Bound(l_error, "the scores' error through exp, and a sum of 128 terms"),
+        "o": Bound(o_error, "P within its error of a bf16 tie moves one spacing; 128 terms"),
+    }

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import reference
 from adversary import SMALL
 from dsv4_kernels.__main__ import main
 from dsv4_kernels.commands.study.accuracy.activations import DRAWN, gaussian
@@ -18,6 +17,7 @@ from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from dsv4_kernels.weights import quantise_rows
 from reference import ROUNDING_POINTS
 from reference.bounds import relative_l2
+from reference.group_quant import dequantise
 
 STORED = Path(__file__).parents[2] / "bench" / "results" / "accuracy.json"
 ROW, GROUP, BLOCK, FP8 = SCHEMES
@@ -65,7 +65,7 @@ def test_a_figure_beside_the_seeds_is_said_to_be_off(stored):
 def test_errors_are_those_of_the_product(scheme, generator):
     o_r = torch.randn(7, 3, 200, generator=generator)
     wo_b = torch.randn(50, 600, generator=generator)
-    rounded = reference.dequantise(*SCHEMES[scheme](o_r)).double()
+    rounded = dequantise(*SCHEMES[scheme](o_r)).double()
     exact = o_r.double()
     w = wo_b.double().view(50, 3, 200)
     partials = torch.einsum("tgr,dgr->tgd", rounded, w), torch.einsum("tgr,dgr->tgd", exact, w)

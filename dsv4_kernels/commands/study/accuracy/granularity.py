@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from reference import dequantise, fp8_quant, quantise
+from reference.fp8_quant import fp8_quant
+from reference.group_quant import dequantise, quantise
 
 Quantise = Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
