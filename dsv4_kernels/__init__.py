@@ -3,6 +3,23 @@
     from dsv4_kernels import prefill_sparse_attn           # the whole chain
     from dsv4_kernels import gather_kv, qk_softmax_pv      # or its segments, in segments/
 
+| segment        | core     | reads                                  | writes             |
+|----------------|----------|----------------------------------------|--------------------|
+| gather_kv      | vector   | pools, tables, indices, lens           | kv                 |
+| column_bias    | vector   | tables, indices, lens                  | bias, live_slots   |
+| qk_softmax_pv  | cube+vec | q, kv, bias                            | m, l, o            |
+| merge_norm     | vector   | m, l, o, live_slots, attn_sink         | o_packed, o_rope   |
+| inverse_rope   | vector   | o_rope, live_slots, freqs_cos/sin      | o_packed (rope)    |
+| proj_a         | cube     | o_packed, wo_a                         | o_r                |
+| group_quant    | vector   | o_r                                    | codes, scale       |
+| proj_b         | cube     | codes, wo_b                            | partial            |
+| dequant_sum    | vector   | partial, scale, wo_b_scale             | attn_out           |
+
+In place of the last three, the schedule row_barrier has
+
+| row_quant      | vector   | o_r                                    | codes, row_scale   |
+| proj_b_dequant | cube+vec | codes, wo_b, row_scale, wo_b_scale     | attn_out           |
+
 Importing the package needs torch only. A segment is imported, and Triton with it, when it is first
 asked for; what is missing for the device at hand is said then (`device.MissingDependency`).
 """

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import dsv4_kernels
 from dsv4_kernels.buffers import ARGUMENTS, BUFFERS
 from dsv4_kernels.segments import SEGMENTS
 from mutants.catalogue import MUTANTS
@@ -144,9 +146,29 @@ def test_the_reference_imports_nothing_of_the_package():
 # -- a segment: the same stem in four folders, a bound, mutants
 
 
-def test_every_segment_is_listed():
+def test_every_segment_has_a_file():
     stems = {path.stem for path in files_of("segments")} - NO_SEGMENT - {"__init__"}
     assert stems == {*SEGMENTS}
+
+
+def test_the_package_s_table_is_what_segments_declare():
+    """Name, cores and what is written."""
+    cores = {"AIV": "vector", "AIC": "cube", "MIX": "cube+vec"}
+    rows = re.findall(
+        r"^\| (\w+) +\| ([\w+]+) +\| .* \| (.*?) +\|$", dsv4_kernels.__doc__ or "", re.M
+    )
+    told = {name: (core, writes.removesuffix(" (rope)")) for name, core, writes in rows[1:]}
+    assert told == {
+        name: (cores[segment.core], ", ".join(segment.writes + segment.updates))
+        for name, segment in SEGMENTS.items()
+    }
+
+
+def test_segments_stand_in_the_order_of_the_pipeline():
+    made: set[str] = set(ARGUMENTS)
+    for segment in SEGMENTS.values():
+        assert made >= {*segment.reads, *segment.updates}, segment.name
+        made |= {*segment.writes}
 
 
 @pytest.mark.parametrize("name", SEGMENTS)

@@ -15,8 +15,10 @@ from torch._subclasses import FakeTensorMode
 
 import dsv4_kernels
 from dsv4_kernels import ContractError
+from dsv4_kernels.buffers import BUFFERS
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.inputs.prefill import make_inputs
+from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.gather_kv import GatherKvTiles
 from dsv4_kernels.segments.segment import Launch
 
@@ -32,20 +34,27 @@ MAX_RANK = 132_104  # 127 * 128 * R < 2**31
 
 BF16, FP32, INT32, INT8 = torch.bfloat16, torch.float32, torch.int32, torch.int8
 
-# Tensors by name: shape in the letters of the messages, and dtype. Inputs first, then outputs.
-SLOTS = {
-    "ori_kv": ("ori_pages B C", BF16),
-    "ori_block_table": ("ori_entries", INT32),
-    "kv_overlay": ("T C", BF16),
-    "cmp_kv": ("cmp_pages B C", BF16),
-    "cmp_block_table": ("cmp_entries", INT32),
-    "cmp_sparse_indices": ("N K", INT32),
-    "cmp_sparse_lens": ("N", INT32),
-}
-INPUTS: dict[str, dict[str, tuple[str, torch.dtype]]] = {
+Tensors = dict[str, tuple[str, torch.dtype]]  # shape in the letters of the messages, and dtype
+
+
+def table(names: tuple[str, ...]) -> Tensors:
+    """Of the buffers among these names that are tensors."""
+    return {
+        name: (BUFFERS[name].shape, dtype)
+        for name in names
+        if isinstance(dtype := BUFFERS[name].dtype, torch.dtype)
+    }
+
+
+# The entry point's are said once more, by hand (spec section 3); the segments' are the table's.
+INPUTS: dict[str, Tensors] = {
     "prefill_sparse_attn": {
         "q": ("T H C", BF16),
-        **SLOTS,
+        "ori_kv": ("ori_pages B C", BF16),
+        "ori_block_table": ("ori_entries", INT32),
+        "kv_overlay": ("T C", BF16),
+        "cmp_kv": ("cmp_pages B C", BF16),
+        "cmp_block_table": ("cmp_entries", INT32),
         "cmp_sparse_indices": ("T K", INT32),
         "cmp_sparse_lens": ("T", INT32),
         "attn_sink": ("H", FP32),
@@ -55,54 +64,12 @@ INPUTS: dict[str, dict[str, tuple[str, torch.dtype]]] = {
         "wo_b": ("D G*R", INT8),
         "wo_b_scale": ("D", FP32),
     },
-    "gather_kv": SLOTS,
-    "column_bias": SLOTS,
-    "qk_softmax_pv": {"q": ("N H C", BF16), "kv": ("N KP C", BF16), "bias": ("N KP", FP32)},
-    "merge_norm": {
-        "m": ("N NB H", FP32),
-        "l": ("N NB H", FP32),
-        "o": ("N NB H C", FP32),
-        "live_slots": ("N", INT32),
-        "attn_sink": ("H", FP32),
-    },
-    "inverse_rope": {
-        "o_rope": ("N H P", FP32),
-        "live_slots": ("N", INT32),
-        "freqs_cos": ("N P", BF16),
-        "freqs_sin": ("N P", BF16),
-        "o_packed": ("G N J", BF16),
-    },
-    "proj_a": {"o_packed": ("G N J", BF16), "wo_a": ("G R J", BF16)},
-    "group_quant": {"o_r": ("N G R", FP32)},
-    "proj_b": {"codes": ("N G R", INT8), "wo_b": ("D G*R", INT8)},
-    "dequant_sum": {
-        "partial": ("G N D", INT32),
-        "scale": ("G N", FP32),
-        "wo_b_scale": ("D", FP32),
-    },
-    "row_quant": {"o_r": ("N G R", FP32)},
-    "proj_b_dequant": {
-        "codes": ("N G R", INT8),
-        "wo_b": ("D G*R", INT8),
-        "row_scale": ("N", FP32),
-        "wo_b_scale": ("D", FP32),
-    },
+    **{name: table(segment.reads + segment.updates) for name, segment in SEGMENTS.items()},
 }
-OUTPUTS: dict[str, dict[str, tuple[str, torch.dtype]]] = {
+OUTPUTS: dict[str, Tensors] = {
     "prefill_sparse_attn": {"out": ("T D", BF16)},
-    "gather_kv": {"kv": ("N KP C", BF16)},
-    "column_bias": {"bias": ("N KP", FP32), "live_slots": ("N", INT32)},
-    "qk_softmax_pv": {"m": ("N NB H", FP32), "l": ("N NB H", FP32), "o": ("N NB H C", FP32)},
-    "merge_norm": {"o_packed": ("G N J", BF16), "o_rope": ("N H P", FP32)},
-    "inverse_rope": {},
-    "proj_a": {"o_r": ("N G R", FP32)},
-    "group_quant": {"codes": ("N G R", INT8), "scale": ("G N", FP32)},
-    "proj_b": {"partial": ("G N D", INT32)},
-    "dequant_sum": {"attn_out": ("N D", BF16)},
-    "row_quant": {"codes": ("N G R", INT8), "row_scale": ("N", FP32)},
-    "proj_b_dequant": {"attn_out": ("N D", BF16)},
+    **{name: table(segment.writes) for name, segment in SEGMENTS.items()},
 }
-SEGMENTS = tuple(INPUTS)[1:]
 
 # Letters that a call takes from something else than a tensor's shape: a tensor that disagrees is
 # wrong, whichever it is.
@@ -124,30 +91,21 @@ def valid(op: str, dims: Dims = DIMS) -> Arguments:
         T=T, N=N, H=dims.heads, C=dims.head_dim, P=dims.rope_dim, G=dims.groups,
         R=dims.o_lora_rank, D=dims.hidden, J=dims.group_inputs, KP=KP, NB=NB,
     )  # fmt: skip
-    numbers: dict[str, Arguments] = {
-        "prefill_sparse_attn": dict(
-            num_tokens=3,
-            window=dims.window,
-            wave_tokens=2,
-            waves_in_flight=1,
-            schedule="decoupled",
-            groups_per_launch=1,
-        ),
-        "gather_kv": dict(num_tokens=3, window=dims.window, first_token=FIRST),
-        "column_bias": dict(num_tokens=3, window=dims.window, first_token=FIRST),
-        "qk_softmax_pv": dict(softmax_scale=0.25),
-        "merge_norm": dict(groups=2, rope_dim=dims.rope_dim, group_range=range(0, 1)),
-        "inverse_rope": dict(group_range=range(1, 2)),
-        "proj_a": dict(group_range=range(1, 2)),
-        "group_quant": dict(group_range=range(0, 1)),
-        "proj_b": dict(group_range=range(0, 2)),
-    }
-    arguments = dict(numbers.get(op, {}))
+    if op == "prefill_sparse_attn":
+        arguments: Arguments = dict(
+            num_tokens=3, window=dims.window, wave_tokens=2, waves_in_flight=1,
+            schedule="decoupled", groups_per_launch=1,
+        )  # fmt: skip
+    else:
+        numbers = dict(
+            num_tokens=3, window=dims.window, first_token=FIRST, softmax_scale=0.25, groups=2,
+            rope_dim=dims.rope_dim,
+        )  # fmt: skip
+        arguments = {name: numbers[name] for name in SEGMENTS[op].numbers}
+        if SEGMENTS[op].by_groups:
+            arguments["group_range"] = range(1, 2)
     for name, (shape, dtype) in (INPUTS[op] | OUTPUTS[op]).items():
-        made_here = name in OUTPUTS[op] or (
-            op in SEGMENTS and op not in ("gather_kv", "column_bias")
-        )
-        if made_here:
+        if name not in inputs:
             extent = [_product(dim, sizes) for dim in shape.split()]
             arguments[name] = torch.full(extent, 77, dtype=dtype)
         elif shape.startswith("N"):
