@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from dsv4_kernels.commands import terminal
+from dsv4_kernels.commands.options import add_gate
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.gate import AscendRow, a_k_tile_facts, hold
@@ -19,6 +21,20 @@ from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk, part_target
 from dsv4_kernels.gates.chunk import Compiled
 from dsv4_kernels.gates.options import WIDTH, chosen_tiles, in_parallel, require_known
 from dsv4_kernels.segments import SEGMENTS
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What to compile, for which parts."""
+    add_gate(parser, example="group_quant.block_r=512")
+    parser.add_argument(
+        "--part",
+        dest="parts",
+        nargs="+",
+        default=["Ascend910B3", "Ascend910_9392"],
+        metavar="P",
+        help=f"of {', '.join(PARTS)}",
+    )
+    parser.add_argument("--save", metavar="DIR", help="keep Triton IR, linalg and HIVM there")
 
 
 def ascend(
@@ -65,7 +81,7 @@ Job = tuple[str, str, Sequence[str], dict[str, Any], str | None]
 def _rows_of(job: Job) -> list[AscendRow]:
     preset, part, segments, tiles, save = job
     chunk = compile_chunk(part, PRESETS[preset], tiles=tiles)
-    wanted = [compiled for compiled in chunk if not segments or compiled.segment in segments]
+    wanted = [compiled for compiled in chunk if compiled.segment in segments]
     if save is not None:
         for compiled in wanted:
             _save(compiled, Path(save) / preset / part)

@@ -7,11 +7,13 @@ again) is ordered all the same, and not drawn.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
-from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, SCHEDULES, WAVE_TOKENS, wave_nodes
+from dsv4_kernels.chains.prefill import SCHEDULES, WAVE_TOKENS, wave_nodes
 from dsv4_kernels.commands import terminal
+from dsv4_kernels.commands.options import add_groups_per_launch, add_markdown, positive
 from dsv4_kernels.commands.overlap import overlap_sheet
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.launcher.graph import Node, edges
@@ -21,13 +23,21 @@ from dsv4_kernels.launcher.graph import Node, edges
 COLOURS = {"cube": "#e69f00", "vector": "#56b4e9", "gather": "#56b4e9", "mix": "#9fd8c4"}
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Which schedule, of how many groups; or the table of overlaps."""
+    parser.add_argument("--schedule", default=next(iter(SCHEDULES)), help=" or ".join(SCHEDULES))
+    parser.add_argument(
+        "--groups", type=positive, default=PRESETS["FLASH"].groups, metavar="G", help="as FLASH's"
+    )
+    add_groups_per_launch(parser)
+    parser.add_argument(
+        "--overlap", action="store_true", help="what may run at a time, for both presets"
+    )
+    add_markdown(parser)
+
+
 def graph(
-    *,
-    schedule: str,
-    groups: int,
-    groups_per_launch: int = GROUPS_PER_LAUNCH,
-    overlap: bool = False,
-    as_markdown: bool = False,
+    *, schedule: str, groups: int, groups_per_launch: int, overlap: bool, as_markdown: bool
 ) -> bool:
     """Print the diagram, or what may overlap of it; True. ValueError for an unknown schedule."""
     if overlap:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from collections.abc import Sequence
@@ -10,12 +11,18 @@ from typing import Any
 from rich.table import Table
 
 from dsv4_kernels.commands import terminal
+from dsv4_kernels.commands.options import add_gate
 from dsv4_kernels.device import cuda_target
 from dsv4_kernels.gates.hopper.compiler import require_upstream
 from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, HopperRow, hold_chunk
 from dsv4_kernels.gates.options import WIDTH, chosen_tiles, in_parallel, require_known
 from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.tiles import KIB
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What to compile."""
+    add_gate(parser, example="proj_a.num_stages=5")
 
 
 def hopper(
@@ -45,7 +52,7 @@ Job = tuple[str, Sequence[str], dict[str, Any]]
 def _rows_of(job: Job) -> list[HopperRow]:
     preset, segments, tiles = job
     rows = hold_chunk(preset, tiles)
-    return [row for row in rows if not segments or row.segment in segments]
+    return [row for row in rows if row.segment in segments]
 
 
 def _table(rows: Sequence[HopperRow]) -> Table:

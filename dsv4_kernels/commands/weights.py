@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from collections.abc import Mapping
 
 from rich.console import Console
 
 from dsv4_kernels.commands import terminal
+from dsv4_kernels.commands.options import positive
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.weights import Checkpoint, inspect, load_from
 from dsv4_kernels.weights.convert import Conversion
 
 MIB = 1 << 20
 HEADINGS = ("layer", "wo_a", "error", "wo_b", "error", "MiB read")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Where the checkpoint is."""
+    parser.add_argument("path", metavar="PATH", help="a safetensors file, or a folder of them")
+    parser.add_argument(
+        "--groups", type=positive, metavar="G", help="where no config.json has o_groups"
+    )
 
 
 def weights(*, path: str, groups: int | None) -> bool:

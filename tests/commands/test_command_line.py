@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_kernels.__main__ import main
+from dsv4_kernels.__main__ import COMMANDS, main
+from dsv4_kernels.gates.ascend.launches import PARTS
+from dsv4_kernels.segments import SEGMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,8 +67,31 @@ def test_help_lists_the_commands(capsys):
         main(["--help"])
     assert left.value.code == 0
     printed = capsys.readouterr().out
-    for command in ("demo", "graph", "swimlane", "ascend", "hopper", "accuracy", "weights"):
+    for command in COMMANDS:
         assert f"\n    {command} " in printed
+
+
+HELP = {
+    "demo": ("(default: FLASH)", "(default: 128)"),
+    "graph": ("decoupled or row_barrier (default: decoupled)",),
+    "swimlane": ("(default: swimlane.json)",),
+    "ascend": (*SEGMENTS, *PARTS),
+    "hopper": (*SEGMENTS, "e.g. proj_a.num_stages=5\n"),
+    "accuracy": ("(default: ['FLASH', 'PRO'])", "print tables as Markdown\n"),
+    "weights": ("where no config.json has o_groups\n",),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_defaults_and_what_may_be_named(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit) as left:
+        main([command, "--help"])
+    assert left.value.code == 0
+    printed = capsys.readouterr().out
+    assert all(words in printed for words in HELP[command])
+    assert "(default: None)" not in printed
+    assert "(default: False)" not in printed
 
 
 @pytest.mark.parametrize("command", ["demo", "accuracy"])

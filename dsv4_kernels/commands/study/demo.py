@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from dsv4_kernels import device as devices
 from dsv4_kernels.buffers import Buffers
 from dsv4_kernels.chains.prefill import WAVE_TOKENS, prefill_sparse_attn, wave_nodes
 from dsv4_kernels.commands import terminal
+from dsv4_kernels.commands.options import add_chunk
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from dsv4_kernels.launcher.executors import Executor
@@ -44,6 +46,11 @@ class Checked:
     def worst(self) -> bounds.Verdict:
         """The verdict nearest to its bound, or beyond it."""
         return max(self.verdicts, key=lambda verdict: (not verdict.holds, verdict.used))
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Which chunk to draw."""
+    add_chunk(parser)
 
 
 def demo(*, preset: str, layer: str, tokens: int, start: int, seed: int) -> bool:

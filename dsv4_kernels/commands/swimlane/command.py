@@ -6,6 +6,7 @@ trace that Perfetto (ui.perfetto.dev) and chrome://tracing open.
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,13 +16,26 @@ import torch
 from rich.table import Table
 
 from dsv4_kernels import device as devices
-from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, SCHEDULES, PrefillSparseAttn
+from dsv4_kernels.chains.prefill import SCHEDULES, PrefillSparseAttn
 from dsv4_kernels.commands import terminal
+from dsv4_kernels.commands.options import add_chunk, add_groups_per_launch
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from dsv4_kernels.launcher.clocks import EventClock, HostClock, Timeline, lanes
 
 RUNS = 5  # of which the one with the median makespan is shown
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Which chunk to draw, by how many groups a launch, and where to write."""
+    add_chunk(parser)
+    add_groups_per_launch(parser)
+    parser.add_argument(
+        "--json", dest="json_file", default="swimlane.json", metavar="FILE", help="for Perfetto"
+    )
+    parser.add_argument(
+        "--png", dest="png_file", default="swimlane.png", metavar="FILE", help="the picture"
+    )
 
 
 def swimlane(
@@ -33,7 +47,7 @@ def swimlane(
     seed: int,
     json_file: str,
     png_file: str,
-    groups_per_launch: int = GROUPS_PER_LAUNCH,
+    groups_per_launch: int,
 ) -> bool:
     """Run, draw and print; True.
 

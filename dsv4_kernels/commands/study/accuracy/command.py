@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from dsv4_kernels.commands import terminal
+from dsv4_kernels.commands.options import add_markdown, add_presets, add_seed
 from dsv4_kernels.commands.study.accuracy.study import SEED_DIGIT, Study, run, steps
 from dsv4_kernels.commands.study.accuracy.tables import markdown, sheets
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What to measure, and where to keep it."""
+    add_presets(parser)
+    parser.add_argument("--tokens", type=int, default=128, metavar="T", help="tokens to average")
+    add_seed(parser)
+    parser.add_argument(
+        "--from", dest="stored", metavar="FILE", help="show an earlier --json, measure nothing"
+    )
+    add_markdown(parser)
+    parser.add_argument("--json", dest="json_file", metavar="FILE", help="keep the results there")
+    parser.add_argument("--png", dest="png_file", metavar="FILE", help="draw them there")
 
 
 def accuracy(
