@@ -64,7 +64,7 @@ class Contract:
     def integer(self, argument: str, value: Any, low: int, high: int | None = None) -> int:
         """`value` as a Python int, if it is an integer of any kind in [low, high]."""
         bounds = f">= {low}" if high is None else f"in {low}..{high}"
-        number = _as_int(value)
+        number = as_int(value)
         fits = number is not None and number >= low and (high is None or number <= high)
         self.require(fits, argument, f"an integer {bounds}", repr(value))
         assert number is not None
@@ -154,7 +154,7 @@ def _odd_memory(tensor: torch.Tensor) -> str | None:
     return None if pointer and (held >= needed or not tensor.is_contiguous()) else "none"
 
 
-def _as_int(value: Any) -> int | None:
+def as_int(value: Any) -> int | None:
     """The value as an int; None where it is no integer, as a bool is not."""
     if isinstance(value, bool | torch.Tensor):
         return None

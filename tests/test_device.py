@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ import dsv4_kernels
 from dsv4_kernels import MissingDependency
 from dsv4_kernels import device as devices
 from dsv4_kernels.device import Target, cpu, npu
+from dsv4_kernels.device.target import CoreMemory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -305,6 +308,91 @@ def test_torch_npu_without_its_libraries_is_no_npu(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "torch_npu", raising=False)
     assert npu._present.__wrapped__() is False
+
+
+class StandInNpu:
+    """What `device/npu.py` asks torch_npu, and Triton's driver, for."""
+
+    def __init__(self, name: str = "", cores: int = 0) -> None:
+        self.name, self.cores, self.asked = name, cores, []
+        self.utils = self
+
+    def is_available(self) -> bool:
+        return bool(self.name)
+
+    def current_device(self) -> int:
+        return 1
+
+    def get_device_name(self, device: torch.device) -> str:
+        return self.name
+
+    def get_device_properties(self, index: int) -> dict[str, int]:
+        self.asked.append(index)
+        return {"num_aicore": self.cores, "num_vectorcore": 2 * self.cores}
+
+
+@pytest.fixture
+def an_npu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StandInNpu]:
+    """Puts a torch_npu in place that loads."""
+
+    def put(*facts: Any) -> StandInNpu:
+        stand_in = StandInNpu(*facts)
+        (tmp_path / "torch_npu.py").write_text("")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        # Without the real thing torch has no device of this name.
+        mine = SimpleNamespace(npu=stand_in, device=lambda kind, index: f"{kind}:{index}")
+        monkeypatch.setattr(npu, "torch", mine)
+        return stand_in
+
+    monkeypatch.setattr(npu, "_present", npu._present.__wrapped__)  # without their caches
+    monkeypatch.setattr(npu, "target", npu.target.__wrapped__)
+    yield put
+    sys.modules.pop("torch_npu", None)
+
+
+def test_torch_npu_without_a_device_is_no_npu(an_npu: Callable[..., StandInNpu]) -> None:
+    an_npu("")
+    assert npu.best() is None
+    an_npu("Ascend910B3")
+    assert npu.best() == devices.best() == "npu:1"
+
+
+@pytest.mark.parametrize(
+    ("name", "room"),
+    [
+        ("Ascend910B3", CoreMemory(ub=196608, l1=524288, l0c=131072)),
+        ("Ascend910_9392", CoreMemory(ub=196608, l1=524288, l0c=131072)),
+        ("Ascend950PR_9599", None),
+    ],
+)
+def test_an_npu_is_asked_for_its_cores(
+    name: str, room: Any, an_npu: Callable[..., StandInNpu], marker: Marker
+) -> None:
+    stand_in = an_npu(name, 24)
+    devices.require_triton().runtime.driver.set_active(stand_in)
+    device: Any = SimpleNamespace(type="npu", index=3)
+    assert npu.target(device) == Target("npu", name, 24, 48, room)
+    assert stand_in.asked == [3]
+    assert devices.describe(device).startswith(f"{name} (")
+
+
+@pytest.mark.parametrize(
+    ("value", "synchronous"),
+    [(None, False), ("true", False), ("True", False), ("1", False), ("0", True), ("off", True)],
+)
+def test_launches_without_a_queue_are_warned_of(
+    value: str | None, synchronous: bool, an_npu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = an_npu("Ascend910B3")
+    if value is None:
+        monkeypatch.delenv("TRITON_ENABLE_TASKQUEUE", raising=False)
+    else:
+        monkeypatch.setenv("TRITON_ENABLE_TASKQUEUE", value)
+    words = f"TRITON_ENABLE_TASKQUEUE={value} makes every launch synchronous"
+    warned = pytest.warns(UserWarning, match=words) if synchronous else contextlib.nullcontext()
+    with warned:
+        device: Any = SimpleNamespace(type="npu")
+        assert devices.stream_api(device) is stand_in
 
 
 @needs_cpu_backend

@@ -70,6 +70,10 @@ class PrefillChain:
         self._window = window
         self._forms = attention_forms.FORMS[attention], projection_forms.FORMS[schedule]
         self._groups_per_launch = contract.integer("groups_per_launch", groups_per_launch, 1)
+        named = tiles is None or isinstance(tiles, Mapping)
+        contract.require(named, "tiles", "a mapping of segments' names", type(tiles).__name__)
+        for name in tiles or ():
+            contract.one_of("tiles", name, SEGMENTS)
         self._segments = {
             name: segment.with_tiles((tiles or {}).get(name)) for name, segment in SEGMENTS.items()
         }

@@ -12,7 +12,10 @@ from typing import Any
 
 import torch
 
-from dsv4_kernels.device.target import Target
+from dsv4_kernels.device.target import CoreMemory, Target
+
+# Of the A2 and A3 parts, which all are named so; the gate compares with the compiler's own figures.
+MEMORY = {"Ascend910": CoreMemory(ub=192 * 1024, l1=512 * 1024, l0c=128 * 1024)}
 
 
 def best() -> torch.device | None:
@@ -40,7 +43,8 @@ def target(device: torch.device) -> Target:
     utils = triton.runtime.driver.active.utils  # type: ignore[attr-defined]
     cores = utils.get_device_properties(device.index or 0)
     name = torch.npu.get_device_name(device)  # type: ignore[attr-defined]
-    return Target("npu", name, cores["num_aicore"], cores["num_vectorcore"])
+    memory = next((known for prefix, known in MEMORY.items() if name.startswith(prefix)), None)
+    return Target("npu", name, cores["num_aicore"], cores["num_vectorcore"], memory)
 
 
 def stream_api() -> Any:

@@ -29,7 +29,7 @@ from dsv4_kernels.segments.slots import (
     slot_numbers,
     table,
 )
-from dsv4_kernels.segments.tiles import Budget, Core, Tiles
+from dsv4_kernels.segments.tiles import Budget, Core, Tiles, extent
 
 # The lowest finite fp32. NEG + score rounds to NEG, exp(NEG - m) is 0 next to any live score, and
 # an all-dead block has NEG - NEG = 0 where -inf - -inf would be NaN.
@@ -41,7 +41,7 @@ class ColumnBiasTiles(Tiles):
     """block_k: columns at a time; 128 int32 are 512 B, the shortest transfer that fills a line."""
 
     core: ClassVar[Core] = "AIV"
-    block_k: int = BLOCK_COLUMNS
+    block_k: int = extent(BLOCK_COLUMNS, divides=BLOCK_COLUMNS)
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """25 vectors of block_k 4-byte values: resolve_slot's intermediates, loads doubled."""

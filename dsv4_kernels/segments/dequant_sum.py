@@ -17,7 +17,7 @@ import triton.language as tl
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.tiles import Budget, Core, Tiles
+from dsv4_kernels.segments.tiles import Budget, Core, Tiles, extent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,9 @@ class DequantSumTiles(Tiles):
     """block_t x block_d: 8 x 512 int32 is 16 KiB and moves 2 KiB at a time; with the fp32 copy,
     the accumulator and a doubled load it takes half of the 192 KiB unified buffer."""
 
-    block_t: int = 8
+    block_t: int = extent(8, beside=("block_d",))
     core: ClassVar[Core] = "AIV"
-    block_d: int = 512
+    block_d: int = extent(512)
 
     @classmethod
     def cuda(cls) -> DequantSumTiles:

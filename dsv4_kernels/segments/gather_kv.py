@@ -30,7 +30,7 @@ from dsv4_kernels.segments.slots import (
     slot_numbers,
     table,
 )
-from dsv4_kernels.segments.tiles import Budget, Core, Tiles
+from dsv4_kernels.segments.tiles import Budget, Core, Tiles, extent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class GatherKvTiles(Tiles):
     the load over 48 vector cores without paying the task's set-up per row."""
 
     core: ClassVar[Core] = "AIV"
-    block_k: int = 32
+    block_k: int = extent(32, divides=BLOCK_COLUMNS)
 
     @classmethod
     def cuda(cls) -> GatherKvTiles:
@@ -120,12 +120,6 @@ def _check(contract: Contract, **numbers: int) -> None:
 
 def _launch(contract: Contract, target: Target, tiles: GatherKvTiles) -> Launch:
     N, KP, B = (contract[letter] for letter in ("N", "KP", "B"))
-    contract.require(
-        1 <= tiles.block_k <= BLOCK_COLUMNS and BLOCK_COLUMNS % tiles.block_k == 0,
-        "tiles",
-        f"of a block_k that divides {BLOCK_COLUMNS}",
-        f"block_k = {tiles.block_k}",
-    )
     return Launch(
         _gather_kv_kernel,
         target.grid("vector", N * (KP // tiles.block_k)),

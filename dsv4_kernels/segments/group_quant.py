@@ -20,7 +20,7 @@ import triton.language as tl
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
+from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
 AMAX_FLOOR = 1e-4  # DeepSeek-V4's act_quant: keeps 127 / amax finite for a row of zeros
 INT8_MAX = 127.0
@@ -34,9 +34,9 @@ class GroupQuantTiles(Tiles):
     """block_t x block_r: 8 x 256 fp32 is 8 KiB and moves 1 KiB at a time; the int8 cast reserves
     large aligned buffers, with which 8 x 512 overflows the unified buffer."""
 
-    block_t: int = 8
+    block_t: int = extent(8, beside=("block_r",))
     core: ClassVar[Core] = "AIV"
-    block_r: int = 256
+    block_r: int = extent(256)
 
     @classmethod
     def cuda(cls) -> GroupQuantTiles:

@@ -22,7 +22,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import moved_of_heads
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.tiles import Budget, Core, Tiles
+from dsv4_kernels.segments.tiles import Budget, Core, Tiles, extent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class InverseRopeTiles(Tiles):
     """block_h: heads per task, all of one group: the 8 of FLASH and PRO share one cos/sin load."""
 
     core: ClassVar[Core] = "AIV"
-    block_h: int = 8
+    block_h: int = extent(8, beside=("P",))
 
     @classmethod
     def cuda(cls) -> InverseRopeTiles:

@@ -23,7 +23,7 @@ from dsv4_kernels.device import Target
 from dsv4_kernels.segments.column_bias import NEG
 from dsv4_kernels.segments.cost import moved_of_heads
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
+from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class MergeNormTiles(Tiles):
     doubled outputs and the intermediates of a step are nine such tiles, of 192 KiB."""
 
     core: ClassVar[Core] = "AIV"
-    block_h: int = 8
+    block_h: int = extent(8, beside=("C",))
 
     @classmethod
     def cuda(cls) -> MergeNormTiles:

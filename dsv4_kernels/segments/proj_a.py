@@ -19,7 +19,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.tiles import Budget, Core, Tiles
+from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +29,10 @@ class ProjATiles(Tiles):
     gains nothing (the seed's device sweep, read as the mean of 64 tasks: 29.06 / 26.99 / 29.05 us
     for 128 / 256 / 512). Both operands are then 64 KiB, 256 KiB of 512 KiB L1 when doubled."""
 
-    block_t: int = 128
-    block_r: int = 128
+    block_t: int = extent(128, low=FRACTAL, beside=("block_r", "a_k_tile"))
+    block_r: int = extent(128, low=FRACTAL, beside=("a_k_tile",))
     core: ClassVar[Core] = "AIC"
-    a_k_tile: int = 256
+    a_k_tile: int = extent(256, low=FRACTAL)
 
     @classmethod
     def cuda(cls) -> ProjATiles:

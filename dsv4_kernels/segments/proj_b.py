@@ -18,7 +18,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.tiles import Budget, Core, Tiles
+from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
 
 # |partial| <= 127 * 128 * R must stay below 2**31: activation codes are in [-127, 127], and weights
 # of other converters go down to -128. (Up to R = 1032 it stays below 2**24, and its fp32 value in
@@ -31,10 +31,10 @@ class ProjBTiles(Tiles):
     """block_t x block_d: 128 x 128 int32 is 64 KiB, so that two tasks share L0C (128 KiB).
     b_k_tile: 512 int8 are 512 B, one L2 line; both operands are 64 KiB as in proj_a."""
 
-    block_t: int = 128
-    block_d: int = 128
+    block_t: int = extent(128, low=FRACTAL, beside=("block_d", "b_k_tile"))
+    block_d: int = extent(128, low=FRACTAL, beside=("b_k_tile",))
     core: ClassVar[Core] = "AIC"
-    b_k_tile: int = 512
+    b_k_tile: int = extent(512, low=2 * FRACTAL)
 
     @classmethod
     def cuda(cls) -> ProjBTiles:

@@ -19,7 +19,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.proj_b import MAX_RANK, int8_cost, int8_dot
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
+from dsv4_kernels.segments.tiles import FRACTAL, KIB, Budget, Core, Tiles, extent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,9 +29,9 @@ class ProjBDequantTiles(Tiles):
     b_k_tile: 512 int8 are 512 B, one L2 line, as in proj_b."""
 
     core: ClassVar[Core] = "MIX"
-    block_t: int = 128
-    block_d: int = 64
-    b_k_tile: int = 512
+    block_t: int = extent(128, low=FRACTAL, beside=("block_d", "b_k_tile"))
+    block_d: int = extent(64, low=FRACTAL, beside=("b_k_tile",))
+    b_k_tile: int = extent(512, low=2 * FRACTAL)
 
     @classmethod
     def cuda(cls) -> ProjBDequantTiles:

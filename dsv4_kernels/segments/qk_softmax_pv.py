@@ -23,7 +23,7 @@ from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, attention_flop, moved
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS
-from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles
+from dsv4_kernels.segments.tiles import FRACTAL, KIB, Budget, Core, Tiles, extent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +32,8 @@ class QkSoftmaxPvTiles(Tiles):
     heads_per_task: heads that share a load of KV, in steps of block_h; None is all of them."""
 
     core: ClassVar[Core] = "MIX"
-    block_h: int = 32
-    heads_per_task: int | None = None
+    block_h: int = extent(32, low=FRACTAL, beside=("C", BLOCK_COLUMNS))
+    heads_per_task: int | None = extent(None, multiple_of="block_h")
 
     @classmethod
     def cuda(cls) -> QkSoftmaxPvTiles:

@@ -22,6 +22,7 @@ from dsv4_kernels.segments.group_quant import (
     quant_constants,
 )
 from dsv4_kernels.segments.segment import Launch, Segment
+from dsv4_kernels.segments.tiles import extent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,7 @@ class RowQuantTiles(GroupQuantTiles):
     """block_t: with one group there are N / block_t tasks for 40 or 48 vector cores: 4 tokens
     a task (32 tasks of a 128-token wave) keep twice as many busy as group_quant's 8."""
 
-    block_t: int = 4
+    block_t: int = extent(4, beside=("block_r",))
 
     @classmethod
     def cuda(cls) -> RowQuantTiles:

@@ -119,23 +119,36 @@ class Segment:
         The caller makes the device current (`device.on`), here and at every run.
         """
         contract, values = self.checked(buffers, group_range)
+        tiles = self._checked_tiles(contract, self.chosen)
         outputs = self.outputs_of(values)
         if self._nothing_to_do(contract, outputs):
             return _no_launch
-        first = next(iter(outputs.values()))
-        with device.on(first) as target:
-            return self.launch(contract, target, self.chosen or self.tiles.on(target)).run
+        with device.on(next(iter(outputs.values()))) as target:
+            return self._launch(contract, target, tiles).run
 
     def __call__(self, tiles: Tiles | None, **buffers: Any) -> Any:
         """Check, launch, and return the outputs: the body of a segment's public function."""
         contract, values = self.checked(buffers, buffers.get("group_range"))
+        tiles = self._checked_tiles(contract, self.chosen if tiles is None else tiles)
         outputs = self.outputs_of(values)
         if not self._nothing_to_do(contract, outputs):
             with device.on(next(iter(outputs.values()))) as target:
-                chosen = tiles or self.chosen or self.tiles.on(target)
-                self.launch(contract, target, chosen).run(values)
+                self._launch(contract, target, tiles).run(values)
         made = tuple(outputs.values())
         return made[0] if len(made) == 1 else made
+
+    def _checked_tiles(self, contract: Contract, tiles: Any) -> Tiles | None:
+        """The caller's tiles, if there are any."""
+        if tiles is None:
+            return None
+        wanted = self.tiles.__name__
+        contract.require(type(tiles) is self.tiles, "tiles", wanted, type(tiles).__name__)
+        return tiles.checked(contract)
+
+    def _launch(self, contract: Contract, target: Target, tiles: Tiles | None) -> Launch:
+        tiles = tiles or self.tiles.on(target)
+        tiles.require_room(contract, target)
+        return self.launch(contract, target, tiles)
 
     def _nothing_to_do(self, contract: Contract, outputs: Mapping[str, torch.Tensor]) -> bool:
         no_group = self.by_groups and not contract.groups

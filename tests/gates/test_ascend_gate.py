@@ -9,6 +9,7 @@ import torch
 from dsv4_kernels import segments
 from dsv4_kernels.__main__ import main
 from dsv4_kernels.device import route
+from dsv4_kernels.device.npu import MEMORY
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend import compiler
 from dsv4_kernels.gates.ascend.gate import a_k_tile_facts, hold
@@ -127,7 +128,7 @@ def test_save_keeps_every_stage(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_parts_have_the_cores_that_the_compiler_knows(part):
+def test_parts_have_the_cores_and_memories_that_the_compiler_knows(part):
     driver = compiler.driver(part)
     driver.launches.clear()
     o_r = torch.empty(1, 1, 8, device="meta")
@@ -135,6 +136,8 @@ def test_parts_have_the_cores_that_the_compiler_knows(part):
         group_quant(o_r)
     plan = read_plan(driver.launches[0].hivm)
     assert (plan.cube_cores, plan.vector_cores) == (PARTS[part], 2 * PARTS[part])
+    (room,) = [memory for prefix, memory in MEMORY.items() if part.startswith(prefix)]
+    assert plan.limits == {"UB": room.ub, "L1": room.l1, "L0C": room.l0c}
 
 
 def test_a_k_tile_facts(generator, device):

@@ -1,11 +1,13 @@
 """column_bias: 0 where a slot is live, NEG elsewhere, and the count of live slots."""
 
+import numpy as np
 import pytest
 import torch
 from test_gather_kv import dead_tokens_that_name_live_rows, slots, wave
 
 from adversary import adversarial_inputs, live_row
 from against import check_segment
+from dsv4_kernels.segments.column_bias import ColumnBiasTiles
 
 NEG = -3.4028234663852886e38
 
@@ -41,6 +43,12 @@ def test_a_page_size_that_is_no_power_of_two(generator, device, poison):
     dims = dataclasses.replace(SMALL, page_rows=12)
     inputs = adversarial_inputs(dims, cmp_entries=9, generator=generator, device=device)
     check_segment("column_bias", slots(inputs), poison)
+
+
+@pytest.mark.parametrize("block_k", [1, np.int64(32)])
+def test_tiles_change_no_byte(block_k, generator, device, poison):
+    inputs = adversarial_inputs(T=3, K=133, generator=generator, device=device)
+    check_segment("column_bias", slots(inputs), poison, tiles=ColumnBiasTiles(block_k=block_k))
 
 
 def test_a_wave_counts_from_its_first_token(generator, device, poison):

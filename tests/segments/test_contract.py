@@ -19,7 +19,6 @@ from dsv4_kernels.buffers import BUFFERS
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.inputs.prefill import make_inputs
 from dsv4_kernels.segments import SEGMENTS
-from dsv4_kernels.segments.gather_kv import GatherKvTiles
 from dsv4_kernels.segments.segment import Launch
 
 Arguments = dict[str, Any]
@@ -470,15 +469,6 @@ def wrong_sizes() -> Iterator[Any]:
         yield Wrong(op, sized(op, N=T + 1), ("cmp_sparse_indices",), f"N <= T={T}", "^6 rows$")
     C24 = sized("gather_kv", C=24)
     yield Wrong("gather_kv", lambda x: C24(x) | {"kv": None}, ("kv_overlay",), "C a power", "24$")
-    for block_k in (0, -1, 48, 256):
-        tiles = GatherKvTiles(block_k=block_k)
-        yield Wrong(
-            "gather_kv",
-            lambda _, tiles=tiles: dict(tiles=tiles),
-            ("tiles",),
-            "block_k that divides 128",
-            f"^block_k = {block_k}$",
-        )
 
     op = "qk_softmax_pv"
     yield Wrong(op, sized(op, KP=96), ("kv",), "KP a multiple of 128", "^KP = 96$")
