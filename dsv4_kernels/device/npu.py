@@ -50,11 +50,11 @@ def target(device: torch.device) -> Target:
 def stream_api() -> Any:
     """`torch.npu`."""
     # As triton-ascend reads it (3.2.0, backends/ascend/driver.py).
-    queued = os.getenv("TRITON_ENABLE_TASKQUEUE", "true").lower() in ("true", "1")
-    if not queued:
+    queue = os.getenv("TRITON_ENABLE_TASKQUEUE", "true")
+    if queue.lower() not in ("true", "1"):
         warnings.warn(
-            f"TRITON_ENABLE_TASKQUEUE={os.environ['TRITON_ENABLE_TASKQUEUE']} makes every launch "
-            "synchronous: lanes will not overlap",
+            f"TRITON_ENABLE_TASKQUEUE={queue} makes every launch synchronous: lanes will not "
+            "overlap",
             stacklevel=4,
         )
     return torch.npu  # type: ignore[attr-defined]

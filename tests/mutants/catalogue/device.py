@@ -39,8 +39,8 @@ MUTANTS = (
     ),
     npu(
         "launches without a queue are not warned of",
-        "    if not queued:",
-        "    if False:",
+        "    if queue.lower() not in",
+        "    if queue.lower() in",
         killed_by="test_launches_without_a_queue_are_warned_of[0-True]",
     ),
     npu(

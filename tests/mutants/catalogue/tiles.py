@@ -92,7 +92,7 @@ MUTANTS = (
         "a chain's tiles are not checked",
         "tiles = self._checked_tiles(contract, self.chosen)",
         "tiles = self.chosen",
-        killed_by="test_a_chain_refuses_them_before_its_first_launch",
+        killed_by="test_a_chain_refuses_them_before_its_first_launch[no power of two]",
     ),
     segment(
         "a call's tiles are not checked",
@@ -128,7 +128,7 @@ MUTANTS = (
         "a part of a step",
         ', multiple_of="block_h"',
         "",
-        killed_by="test_a_wrong_number_is_refused_with_its_rule",
+        killed_by="test_a_message_in_full",
     ),
     *(
         Mutant(
