@@ -336,7 +336,7 @@ class StandInNpu:
 
 
 @pytest.fixture
-def an_npu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., StandInNpu]:
+def an_npu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., StandInNpu]]:
     """Puts a torch_npu in place that loads."""
 
     def put(*facts: Any) -> StandInNpu:

@@ -98,7 +98,7 @@ def test_partials(generator, device):
     N = LIMIT // (G * D) + 2
     codes = torch.randint(-127, 128, (N, G, 1), generator=generator).to(torch.int8).to(device)
     wo_b = torch.randint(-127, 128, (D, G), generator=generator).to(torch.int8).to(device)
-    partial = proj_b(codes, wo_b, tiles=ProjBTiles(b_k_tile=16))  # R is 1: no use for 512
+    partial = proj_b(codes, wo_b, tiles=ProjBTiles(b_k_tile=32))  # R is 1: no use for 512
     scale = (torch.rand(G, N, generator=generator) + 0.1).to(device)
     wo_b_scale = (torch.rand(D, generator=generator) + 0.1).to(device)
     looked_at = [0, 1, N // 2, N - 2, N - 1]

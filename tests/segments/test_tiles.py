@@ -60,7 +60,7 @@ def call(name: str, tiles: Any) -> Any:
     """The public function on tensors without memory: a check is all it comes to."""
     segment = SEGMENTS[name]
     tensors = {
-        buffer: torch.empty(extent, dtype=BUFFERS[buffer].dtype, device="meta")
+        buffer: torch.empty(extent, dtype=BUFFERS[buffer].dtype, device="meta")  # type: ignore[arg-type]
         for buffer, extent in shapes((*segment.reads, *segment.updates), SIZES).items()
     }
     numbers = {number: NUMBERS[number] for number in segment.numbers if number in NUMBERS}
@@ -69,6 +69,7 @@ def call(name: str, tiles: Any) -> Any:
 
 def refusal(name: str, tiles: Any) -> tuple[str, str]:
     """What the message says of the contract and of what came."""
+    message = ""
     try:
         call(name, tiles)
     except ContractError as error:
