@@ -13,12 +13,12 @@
 | proj_a         | cube     | o_packed, wo_a                         | o_r                |
 | group_quant    | vector   | o_r                                    | codes, scale       |
 | proj_b         | cube     | codes, wo_b                            | partial            |
-| dequant_sum    | vector   | partial, scale, wo_b_scale             | attn_out           |
+| dequant_sum    | vector   | partial, scale, live_slots, wo_b_scale | attn_out           |
 
 In place of the last three, the schedule row_barrier has
 
 | row_quant      | vector   | o_r                                    | codes, row_scale   |
-| proj_b_dequant | cube+vec | codes, wo_b, row_scale, wo_b_scale     | attn_out           |
+| proj_b_dequant | cube+vec | codes, wo_b, scales, live_slots        | attn_out           |
 
 Importing the package needs torch only. A segment is imported, and Triton with it, when it is first
 asked for; what is missing for the device at hand is said then (`device.MissingDependency`).

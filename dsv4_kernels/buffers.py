@@ -7,7 +7,7 @@ D hidden size, K index columns, KP = K in whole blocks of 128, NB = KP/128, B pa
 
     call       differs by chunk             wave     made by one segment for another, re-used
     cache      grows from chunk to chunk    output   what is returned
-    weights    bound once by layer
+    weights    bound once by layer                     chunk    likewise, a row for every token
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 import torch
 
-Lifetime = Literal["call", "cache", "weights", "wave", "output"]
+Lifetime = Literal["call", "cache", "weights", "wave", "chunk", "output"]
 Axis = Literal["tokens", "groups"]
 Buffers = dict[str, Any]  # tensors and sizes, by name
 
@@ -72,7 +72,8 @@ def _table() -> Iterator[Buffer]:
 
     yield Buffer("kv", "N KP C", bf16, "wave", "a KV row per column, zeros where dead")
     yield Buffer("bias", "N KP", fp32, "wave", "0 for a live column, NEG for a dead one")
-    yield Buffer("live_slots", "N", int32, "wave", "live columns of a token")
+    # The last segment reads it too: kept by wave, it would hold up the next wave but one.
+    yield Buffer("live_slots", "N", int32, "chunk", "live columns of a token")
     yield Buffer("m", "N NB H", fp32, "wave", "row maximum of a block's scores")
     yield Buffer("l", "N NB H", fp32, "wave", "row sum of a block's exponentials")
     yield Buffer("o", "N NB H C", fp32, "wave", "unnormalised output of a block")

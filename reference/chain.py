@@ -56,11 +56,11 @@ def prefill_segments(
         o_r = proj_a(o_packed, wo_a)
         if schedule == "row_barrier":
             codes, row_scale = row_quant(o_r)
-            attn_out = proj_b_dequant(codes, wo_b, row_scale, wo_b_scale)
+            attn_out = proj_b_dequant(codes, wo_b, row_scale, live, wo_b_scale)
             waves.append(dict(o_r=o_r, codes=codes, attn_out=attn_out))
         else:
             codes, scale = group_quant(o_r)
-            attn_out = dequant_sum(proj_b(codes, wo_b), scale, wo_b_scale)
+            attn_out = dequant_sum(proj_b(codes, wo_b), scale, live, wo_b_scale)
             waves.append(dict(o_r=o_r, codes=codes, scale=scale, attn_out=attn_out))
     by_token = {name: 1 if name == "scale" else 0 for name in waves[0]}
     return {name: torch.cat([w[name] for w in waves], dim) for name, dim in by_token.items()}

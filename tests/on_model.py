@@ -64,7 +64,7 @@ def _buffers(dims: Dims, tokens: int, live: int, blocks: int, seed: int) -> dict
         N=tokens, H=dims.heads, C=dims.head_dim, P=dims.rope_dim, G=dims.groups,
         J=dims.group_inputs, R=dims.o_lora_rank, D=dims.hidden, NB=blocks, KP=128 * blocks,
     )  # fmt: skip
-    made = [b.name for b in BUFFERS.values() if b.lifetime in ("wave", "output")]
+    made = [b.name for b in BUFFERS.values() if b.lifetime in ("wave", "chunk", "output")]
     drawn = {k: _drawn(k, shape, generator) for k, shape in shapes(made, sizes).items()}
     numbers = dict(
         first_token=0, groups=dims.groups, rope_dim=dims.rope_dim, softmax_scale=dims.head_dim**-0.5

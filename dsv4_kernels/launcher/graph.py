@@ -110,11 +110,11 @@ def _meeting(
 
 def _copy(node: Node, buffer: str) -> int:
     """Which copy of a buffer a node touches: a wave's workspace is one of several, its rows of the
-    output are its own, and everything else there is once."""
+    chunk's are its own, and everything else there is once."""
     known = BUFFERS.get(buffer)
     if known is None or known.lifetime == "wave":
         return node.slot
-    return node.wave if known.lifetime == "output" else 0
+    return node.wave if known.lifetime in ("chunk", "output") else 0
 
 
 def _axes(node: Node, buffer: str) -> dict[Axis, range]:

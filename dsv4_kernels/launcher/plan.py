@@ -10,14 +10,14 @@ wave run beside the last of the one before, in a workspace of their own.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
 from dsv4_kernels import device as devices
-from dsv4_kernels.buffers import BUFFERS, PER_TOKEN, Buffers, shapes
+from dsv4_kernels.buffers import BUFFERS, PER_TOKEN, Buffers, Lifetime, shapes
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.launcher import executors
 from dsv4_kernels.launcher.binding import Binding, Signature, views
@@ -97,9 +97,10 @@ class Plan:
         serial = in_order_of_issue(self.nodes) if waves <= 1 else None
         self._executor = executor or executors.default(self.device, serial)
         with torch.inference_mode(False):  # memory for runs in any mode
-            self._memory = self._allocate()
+            self._memory = [self._allocate("wave", whole) for _ in range(self.waves_in_flight)]
+            self._chunk = self._allocate("chunk", self._sizes["T"])
         self._turns = Turns(self.device, self._api)
-        for tensor in (tensor for slot in self._memory for tensor in slot.values()):
+        for tensor in self._workspace():
             self._turns.keep(tensor)
         self._launching = devices.launching(self.device)
         self._attn_out: torch.Tensor | None = None
@@ -110,7 +111,7 @@ class Plan:
     @property
     def workspace_bytes(self) -> int:
         """Memory that the plan holds between runs, its output left out."""
-        return sum(tensor.nbytes for slot in self._memory for tensor in slot.values())
+        return sum(tensor.nbytes for tensor in self._workspace())
 
     def run(self, arguments: Buffers, out: torch.Tensor | None = None) -> torch.Tensor:
         """Run the chain on the current stream, without synchronising.
@@ -166,6 +167,7 @@ class Plan:
             last = min(first + self._wave_tokens, end)
             buffers = arguments | binding.workspace[wave % self.waves_in_flight][last - first]
             buffers["first_token"] = first
+            buffers.update((name, rows[first:last]) for name, rows in self._chunk.items())
             if last - first == self._sizes["T"]:
                 buffers["attn_out"] = attn_out
             else:
@@ -270,6 +272,7 @@ class Plan:
         works: dict[int, list[Callable[[Buffers], None]]] = {}
         for N in lengths:
             rows = {name: arguments[name][:N] for name in PER_TOKEN}
+            rows |= {name: tensor[:N] for name, tensor in self._chunk.items()}
             buffers = arguments | workspace[0][N] | rows | {"first_token": 0, "num_tokens": 0}
             with devices.on(arguments["q"]):
                 works[N] = [
@@ -281,17 +284,18 @@ class Plan:
         self._bindings[signature.key] = binding
         return binding
 
-    def _allocate(self) -> list[dict[str, torch.Tensor]]:
-        """The workspace of every wave in flight."""
-        whole = min(self._wave_tokens, self._sizes["T"])
-        extents = shapes(_handed_on(self.nodes), {**self._sizes, "N": whole})
-        return [
-            {
-                name: torch.empty(extent, dtype=BUFFERS[name].dtype, device=self.device)  # type: ignore[arg-type]
-                for name, extent in extents.items()
-            }
-            for _ in range(self.waves_in_flight)
-        ]
+    def _workspace(self) -> list[torch.Tensor]:
+        """All memory that the nodes hand on."""
+        return [tensor for part in (*self._memory, self._chunk) for tensor in part.values()]
+
+    def _allocate(self, lifetime: Lifetime, tokens: int) -> dict[str, torch.Tensor]:
+        """The buffers of this lifetime that the nodes make for each other."""
+        written = {name for node in self.nodes for name in node.writes}
+        made = [n for n, b in BUFFERS.items() if b.lifetime == lifetime and n in written]
+        return {
+            name: torch.empty(extent, dtype=BUFFERS[name].dtype, device=self.device)  # type: ignore[arg-type]
+            for name, extent in shapes(made, {**self._sizes, "N": tokens}).items()
+        }
 
 
 @dataclass(frozen=True)
@@ -308,9 +312,3 @@ class Captured:
         with self._turns.next():
             self._graph.replay()
         return self.attn_out
-
-
-def _handed_on(nodes: Sequence[Node]) -> list[str]:
-    """Names of the buffers that the nodes make for each other."""
-    written = {name for node in nodes for name in node.writes}
-    return [name for name, b in BUFFERS.items() if b.lifetime == "wave" and name in written]

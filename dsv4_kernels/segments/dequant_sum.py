@@ -1,7 +1,8 @@
 """attn_out[t, d] = bf16( (sum_g fp32(partial[g, t, d]) * scale[g, t]) * wo_b_scale[d] )
 
 Groups are added in ascending order, whatever order their partials were made in; one rounding to
-bf16.
+bf16. A token that attends to nothing gets exact zeros here, behind everything that a NaN in the
+weights could make of it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from dsv4_kernels.segments.tiles import Budget, Core, Tiles, extent
 @dataclass(frozen=True, kw_only=True)
 class DequantSumTiles(Tiles):
     """block_t x block_d: 8 x 512 int32 is 16 KiB and moves 2 KiB at a time; with the fp32 copy,
-    the accumulator and a doubled load it takes half of the 192 KiB unified buffer."""
+    the accumulator and a doubled load it takes two thirds of the 192 KiB unified buffer."""
 
     block_t: int = extent(8, beside=("block_d",))
     core: ClassVar[Core] = "AIV"
@@ -36,15 +37,17 @@ class DequantSumTiles(Tiles):
         return cls(block_t=2)
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
-        """Six tiles of 4 bytes - doubled load, its fp32, accumulator, doubled half-size output -
-        the doubled weight scales, and 512 B for what there is one of per token."""
-        return Budget(ub=6 * self.block_t * self.block_d * 4 + 2 * self.block_d * 4 + 512)
+        """Eight tiles of 4 bytes - doubled load, its fp32, accumulator, doubled half-size output,
+        two for the choice of dead tokens - the doubled weight scales, and 512 B for what there is
+        one of per token."""
+        return Budget(ub=8 * self.block_t * self.block_d * 4 + 2 * self.block_d * 4 + 512)
 
 
 @triton.jit(do_not_specialize=["N"])
 def _dequant_sum_kernel(
     partial_ptr,  # [G, N, D] int32
     scale_ptr,  # [G, N] fp32
+    live_slots_ptr,  # [N] int32
     wo_b_scale_ptr,  # [D] fp32
     attn_out_ptr,  # [N, D] bf16
     N,
@@ -71,8 +74,10 @@ def _dequant_sum_kernel(
             acc += partial.to(tl.float32) * scale[:, None]
 
         wo_b_scale = tl.load(wo_b_scale_ptr + d, mask=d < D, other=0.0)
-        out = (acc * wo_b_scale[None, :]).to(tl.bfloat16)
-        tl.store(attn_out_ptr + t0 * D + t[:, None] * D + d[None, :], out, mask=mask)
+        alive = tl.load(live_slots_ptr + t0 + t, mask=in_tokens, other=0) > 0
+        out = tl.where(alive[:, None], acc * wo_b_scale[None, :], 0.0)
+        tile_ptr = attn_out_ptr + t0 * D + t[:, None] * D
+        tl.store(tile_ptr + d[None, :], out.to(tl.bfloat16), mask=mask)
 
 
 def _check(contract: Contract) -> None:
@@ -84,7 +89,7 @@ def _launch(contract: Contract, target: Target, tiles: DequantSumTiles) -> Launc
     return Launch(
         _dequant_sum_kernel,
         target.grid("vector", triton.cdiv(N, tiles.block_t) * triton.cdiv(D, tiles.block_d)),
-        ("partial", "scale", "wo_b_scale", "attn_out", N),
+        ("partial", "scale", "live_slots", "wo_b_scale", "attn_out", N),
         dict(
             G=G, D=D, BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d, **tiles.options(target)
         ),
@@ -92,7 +97,7 @@ def _launch(contract: Contract, target: Target, tiles: DequantSumTiles) -> Launc
 
 
 SEGMENT = Segment(
-    "dequant_sum", DequantSumTiles, reads=("partial", "scale", "wo_b_scale"),
+    "dequant_sum", DequantSumTiles, reads=("partial", "scale", "live_slots", "wo_b_scale"),
     writes=("attn_out",), check=_check, launch=_launch,
 )  # fmt: skip
 
@@ -100,6 +105,7 @@ SEGMENT = Segment(
 def dequant_sum(
     partial: torch.Tensor,  # [G, N, D] int32
     scale: torch.Tensor,  # [G, N] fp32
+    live_slots: torch.Tensor,  # [N] int32
     wo_b_scale: torch.Tensor,  # [D] fp32
     *,
     attn_out: torch.Tensor | None = None,
@@ -109,8 +115,12 @@ def dequant_sum(
 
     Args:
         scale: activation scale per group and token, as group_quant writes it.
+        live_slots: a token with none gets exact zeros, whatever its scale and wo_b_scale hold.
         wo_b_scale: weight scale per output channel.
 
     Returns attn_out [N, D] bf16. Raises ContractError.
     """
-    return SEGMENT(tiles, partial=partial, scale=scale, wo_b_scale=wo_b_scale, attn_out=attn_out)
+    return SEGMENT(
+        tiles, partial=partial, scale=scale, live_slots=live_slots, wo_b_scale=wo_b_scale,
+        attn_out=attn_out,
+    )  # fmt: skip

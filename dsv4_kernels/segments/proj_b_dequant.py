@@ -2,7 +2,8 @@
 
 row_barrier's second projection: with one scale per token the INT32 sum can run over all k = G*R at
 once and is dequantised where it ends. That makes the kernel MIX: every accumulator crosses from
-the cube to the vector cores through global memory.
+the cube to the vector cores through global memory. A token that attends to nothing gets exact
+zeros, as in dequant_sum.
 """
 
 from __future__ import annotations
@@ -44,10 +45,10 @@ class ProjBDequantTiles(Tiles):
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """The cube's part as proj_b's; each vector core of the pair dequantises half the tile in
-        place, next to the scales."""
+        place, and takes 7 bytes an element more to choose dead tokens, next to the scales."""
         tile = self.block_t // 2 * self.block_d
         return Budget(
-            ub=4 * tile + 3 * KIB,
+            ub=11 * tile + 2 * KIB,
             l1=2 * (self.block_t + self.block_d) * self.b_k_tile,
             l0c=4 * self.block_t * self.block_d,
         )
@@ -58,6 +59,7 @@ def _proj_b_dequant_kernel(
     codes_ptr,  # [N, K] int8
     wo_b_ptr,  # [D, K] int8
     row_scale_ptr,  # [N] fp32
+    live_slots_ptr,  # [N] int32
     wo_b_scale_ptr,  # [D] fp32
     attn_out_ptr,  # [N, D] bf16
     N,
@@ -86,7 +88,9 @@ def _proj_b_dequant_kernel(
 
         row_scale = tl.load(row_scale_ptr + t0 + t, mask=in_tokens, other=0.0)
         wo_b_scale = tl.load(wo_b_scale_ptr + d0 + d, mask=in_hidden, other=0.0)
+        alive = tl.load(live_slots_ptr + t0 + t, mask=in_tokens, other=0) > 0
         out = acc.to(tl.float32) * row_scale[:, None] * wo_b_scale[None, :]
+        out = tl.where(alive[:, None], out, 0.0)
         tile_ptr = attn_out_ptr + t0 * D + d0 + t[:, None] * D
         in_tile = in_tokens[:, None] & in_hidden[None, :]
         tl.store(tile_ptr + d[None, :], out.to(tl.bfloat16), mask=in_tile)
@@ -104,7 +108,7 @@ def _launch(contract: Contract, target: Target, tiles: ProjBDequantTiles) -> Lau
     return Launch(
         _proj_b_dequant_kernel,
         target.grid("cube", triton.cdiv(D, tiles.block_d) * triton.cdiv(N, tiles.block_t)),
-        ("codes", "wo_b", "row_scale", "wo_b_scale", "attn_out", N),
+        ("codes", "wo_b", "row_scale", "live_slots", "wo_b_scale", "attn_out", N),
         dict(
             K=K, D=D, BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d, B_K_TILE=tiles.b_k_tile,
             **tiles.options(target),
@@ -113,7 +117,8 @@ def _launch(contract: Contract, target: Target, tiles: ProjBDequantTiles) -> Lau
 
 
 SEGMENT = Segment(
-    "proj_b_dequant", ProjBDequantTiles, reads=("codes", "wo_b", "row_scale", "wo_b_scale"),
+    "proj_b_dequant", ProjBDequantTiles,
+    reads=("codes", "wo_b", "row_scale", "live_slots", "wo_b_scale"),
     writes=("attn_out",), check=_check, launch=_launch, cost=int8_cost,
 )  # fmt: skip
 
@@ -122,6 +127,7 @@ def proj_b_dequant(
     codes: torch.Tensor,  # [N, G, R] int8
     wo_b: torch.Tensor,  # [D, G*R] int8
     row_scale: torch.Tensor,  # [N] fp32
+    live_slots: torch.Tensor,  # [N] int32
     wo_b_scale: torch.Tensor,  # [D] fp32
     *,
     attn_out: torch.Tensor | None = None,
@@ -133,11 +139,12 @@ def proj_b_dequant(
         codes: in [-127, 127], as row_quant writes them.
         wo_b: any int8, -128 included.
         row_scale: activation scale per token, as row_quant writes it.
+        live_slots: a token with none gets exact zeros, whatever the scales hold.
         wo_b_scale: weight scale per output channel.
 
     Returns attn_out [N, D] bf16. Raises ContractError.
     """
     return SEGMENT(
-        tiles, codes=codes, wo_b=wo_b, row_scale=row_scale, wo_b_scale=wo_b_scale,
-        attn_out=attn_out,
+        tiles, codes=codes, wo_b=wo_b, row_scale=row_scale, live_slots=live_slots,
+        wo_b_scale=wo_b_scale, attn_out=attn_out,
     )  # fmt: skip

@@ -140,6 +140,22 @@ def test_rows_without_live_slots_are_exact_zeros(device, seed, poison):
     assert got.isfinite().all()
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+@pytest.mark.parametrize("weight", ["wo_a", "wo_b_scale"])
+@pytest.mark.parametrize("schedule", ["decoupled", "row_barrier"])
+@pytest.mark.parametrize("wave_tokens", [3, 128])
+def test_dead_rows_are_exact_zeros_whatever_the_weights_hold(
+    wave_tokens, schedule, weight, bad, device, seed
+):
+    """Behind the last live token of a wave, in waves without one, and where no slot is live."""
+    inputs = make_inputs(SMALL, tokens=5, capacity=9, start=100, seed=seed, device=device)
+    inputs.cmp_sparse_lens[1] = 0
+    getattr(inputs, weight)[:] = bad
+    got = chain(inputs, schedule=schedule, wave_tokens=wave_tokens)
+    assert not got[[1, 5, 6, 7, 8]].view(torch.int16).any()
+    assert not got[[0, 2, 3, 4]].isfinite().any()
+
+
 @pytest.mark.parametrize("wave_tokens", [2, 128])
 def test_dead_tokens_are_zeros_whatever_they_name(wave_tokens, device, seed, poison):
     inputs = make_inputs(SMALL, tokens=9, start=100, seed=seed, device=device)
@@ -175,15 +191,19 @@ def test_the_wave_changes_no_byte(wave_tokens, generator, device, poison):
     )
 
 
-def test_scratch_does_not_grow_with_the_chunk(device, seed):
+def test_scratch_grows_by_one_number_a_token(device, seed):
+    """The workspace is a wave's; only live_slots is the chunk's."""
+
     def workspace_bytes(T: int, waves_in_flight: int) -> int:
         seen: dict[int, int] = {}
 
         def executor(nodes, waves):
             for buffers in waves:
                 for name, buffer in buffers.items():
-                    if name in BUFFERS and BUFFERS[name].lifetime == "wave":
-                        seen[buffer.data_ptr()] = buffer.untyped_storage().nbytes()
+                    if name in BUFFERS and BUFFERS[name].lifetime in ("wave", "chunk"):
+                        seen[buffer.untyped_storage().data_ptr()] = (
+                            buffer.untyped_storage().nbytes()
+                        )
 
         inputs = make_inputs(SMALL, tokens=T, seed=seed, device=device)
         plan = PrefillSparseAttn(
@@ -194,8 +214,9 @@ def test_scratch_does_not_grow_with_the_chunk(device, seed):
         assert plan.workspace_bytes == sum(seen.values())
         return plan.workspace_bytes
 
-    assert workspace_bytes(160, 1) == workspace_bytes(16, 1) > 0
-    assert workspace_bytes(160, 2) == 2 * workspace_bytes(160, 1)
+    of_a_wave = workspace_bytes(16, 1) - 16 * 4
+    assert workspace_bytes(160, 1) == of_a_wave + 160 * 4 > 160 * 4
+    assert workspace_bytes(160, 2) == 2 * of_a_wave + 160 * 4
     assert workspace_bytes(16, 2) == workspace_bytes(16, 1)  # a second wave that there is not
 
 

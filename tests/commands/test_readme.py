@@ -51,7 +51,7 @@ def test_a_diagram_has_every_launch_and_every_hand_over(schedule):
     for place, node in enumerate(nodes):
         assert f'n{place}["{node.label}<br/>{node.lane}"]' in text
         for buffer in (*node.reads, *node.updates):
-            if BUFFERS[buffer].lifetime != "wave":
+            if BUFFERS[buffer].lifetime not in ("wave", "chunk"):
                 continue
             into = [line for line in text.splitlines() if line.endswith(f"--> n{place}")]
             assert any(buffer in line for line in into), (node.label, buffer)

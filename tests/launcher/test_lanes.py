@@ -80,7 +80,7 @@ def conflicts(nodes: tuple[Node, ...]) -> list[tuple[int, int]]:
 
 def memory(node: Node, buffer: str) -> set[tuple]:
     """The places of a buffer that a node touches, one for each group and copy."""
-    if buffer == "attn_out":
+    if buffer in ("attn_out", "live_slots"):
         return {(node.wave,)}
     groups = node.part("groups")
     has_groups = buffer in {"o_packed", "o_r", "codes", "scale", "partial", "wo_a", "wo_b"}
@@ -158,7 +158,8 @@ def test_groups_are_independent_until_the_sum():
     assert into_proj_a == {"inverse_rope[2:4]"}
     into_sum = {before for before, after in labels(nodes) if after == "dequant_sum"}
     chunks = ("0:2", "2:4", "4:6", "6:8")
-    assert into_sum == {f"{name}[{c}]" for name in ("proj_b", "group_quant") for c in chunks}
+    quantised = {f"{name}[{c}]" for name in ("proj_b", "group_quant") for c in chunks}
+    assert into_sum == quantised | {"column_bias"}  # which tokens are live
 
 
 def test_the_row_barrier_waits_for_every_group():
@@ -285,6 +286,8 @@ def test_groups_apart_meet_only_in_buffers_without_groups(buffer, second, meet):
         ("kv", "wave", True),  # the same workspace, taken by the next wave
         ("attn_out", "wave", False),  # other rows of the output
         ("attn_out", "slot", True),
+        ("live_slots", "wave", False),  # likewise
+        ("live_slots", "slot", True),
         ("q", "slot", True),  # an argument is there once
     ],
 )

@@ -610,15 +610,16 @@ def test_few_bindings_are_remembered(device, seed):
 
 @every_schedule
 def test_only_what_is_written_has_memory(schedule, device, seed):
-    """A plan holds the buffers of its own schedule, and each as large as its wave."""
+    """A plan holds the buffers of its own schedule, each as large as its wave or its chunk."""
     inputs = make_inputs(SMALL, tokens=10, start=40, seed=seed, device=device)
     plan = plan_of(inputs, schedule=schedule, wave_tokens=4)
     (memory,) = plan._plan._memory
     made = {name for node in plan.nodes for name in node.writes} - {"attn_out"}
-    assert memory.keys() == made
+    assert memory.keys() | plan._plan._chunk.keys() == made
+    assert [tensor.shape for tensor in plan._plan._chunk.values()] == [(10,)]
     assert ("row_scale" in memory) == (schedule == "row_barrier")
     assert memory["kv"].shape == (4, 128, SMALL.head_dim)
-    assert plan.workspace_bytes == sum(tensor.nbytes for tensor in memory.values())
+    assert plan.workspace_bytes == sum(tensor.nbytes for tensor in memory.values()) + 10 * 4
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def check_against_chain_reference(inputs: PrefillInputs, out: torch.Tensor, sche
         o_r = o_r.flatten(1)[:, None].expand(o_r.shape[0], o_r.shape[1], -1)
     step = o_r.abs().amax(-1).clamp_min(1e-4) / 127  # [T, G]
     weights = inputs.wo_b.view(-1, step.shape[1], want["o_r"].shape[2]).double().abs().sum(-1)
-    allowed = 2 * (step @ weights.T) * inputs.wo_b_scale.double()
+    allowed = 2 * (step @ weights.T) * inputs.wo_b_scale.double().abs()
     bound = Bound(
         allowed + spacing(attn_out, torch.bfloat16),
         "every code one off, and as much again for the scale under it",

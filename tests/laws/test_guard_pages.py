@@ -110,7 +110,7 @@ class Fences:
         """An executor for `prefill_sparse_attn`: the workspace is fenced as well."""
         for buffers in waves:
             for name in BUFFERS.keys() & buffers.keys():
-                if BUFFERS[name].lifetime == "wave":
+                if BUFFERS[name].lifetime in ("wave", "chunk"):
                     buffers[name] = self.empty(buffers[name].shape, buffers[name].dtype)
         for node in nodes:
             print(node.label, flush=True)  # the last line of a process that died says where

@@ -104,9 +104,11 @@ def test_partials(generator, device):
     looked_at = [0, 1, N // 2, N - 2, N - 1]
     want = proj_b_reference(codes[looked_at].cpu(), wo_b.cpu())
     assert torch.equal(partial[:, looked_at].cpu(), want)
-    out = dequant_sum(partial, scale, wo_b_scale)[looked_at]
+    live_slots = torch.ones(N, dtype=torch.int32, device=device)
+    out = dequant_sum(partial, scale, live_slots, wo_b_scale)[looked_at]
     inputs = {
-        "partial": partial[:, looked_at], "scale": scale[:, looked_at], "wo_b_scale": wo_b_scale,
+        "partial": partial[:, looked_at], "scale": scale[:, looked_at],
+        "live_slots": live_slots[looked_at], "wo_b_scale": wo_b_scale,
     }  # fmt: skip
     for verdict in compare("dequant_sum", inputs, {"attn_out": out}):
         assert verdict.holds, verdict

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from against import check_segment, run_kernel
+from reference.compare import expected
 
 
 def draw(generator, device, N=5, G=4, D=72):
@@ -12,6 +13,7 @@ def draw(generator, device, N=5, G=4, D=72):
             -(2**24), 2**24, (G, N, D), generator=generator, dtype=torch.int32
         ).to(device),
         "scale": (1e-3 + torch.rand(G, N, generator=generator)).to(device),
+        "live_slots": torch.ones(N, dtype=torch.int32, device=device),
         "wo_b_scale": (1e-5 + 1e-3 * torch.rand(D, generator=generator)).to(device),
     }
 
@@ -30,6 +32,7 @@ def test_the_order_of_groups_is_ascending(device, poison):
     inputs = {
         "partial": partial,
         "scale": torch.ones(4, 1, device=device),
+        "live_slots": torch.ones(1, dtype=torch.int32, device=device),
         "wo_b_scale": torch.ones(1, device=device),
     }
     assert float(run_kernel("dequant_sum", inputs, poison)["attn_out"]) == 0.0
@@ -43,6 +46,7 @@ def test_partials_are_exact_in_fp32(device, poison):
     inputs = {
         "partial": partial,
         "scale": torch.full((2, 1), 2.0**-8, device=device),
+        "live_slots": torch.ones(1, dtype=torch.int32, device=device),
         "wo_b_scale": torch.ones(1, device=device),
     }
     assert float(run_kernel("dequant_sum", inputs, poison)["attn_out"]) == -(2.0**-8)
@@ -55,3 +59,27 @@ def test_a_nan_scale_reaches_its_token_only(generator, device, poison):
     assert got[3].isnan().all()
     got[3] = 0
     assert got.isfinite().all()
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1.0])
+def test_a_dead_token_is_exact_zeros_whatever_the_scales_hold(bad, generator, device, poison):
+    inputs = draw(generator, device, N=11)  # two tiles of tokens
+    inputs["live_slots"][[2, 9]] = 0
+    inputs["scale"][:, [2, 5]] = bad
+    inputs["wo_b_scale"][4] = bad
+    got = check_segment("dequant_sum", inputs, poison)["attn_out"]
+    dead = got[[2, 9]]
+    assert not dead.view(torch.int16).any()  # no negative zero either
+    assert got[[0, 1, 3, 4, 6, 7, 8, 10]][:, :4].isfinite().all()
+
+
+def test_a_negative_scale_of_a_channel_is_only_a_sign(generator, device, poison):
+    inputs = draw(generator, device)
+    want = run_kernel("dequant_sum", inputs, poison)["attn_out"]
+    negative = {**inputs, "wo_b_scale": -inputs["wo_b_scale"]}
+    assert torch.equal(run_kernel("dequant_sum", negative, poison)["attn_out"], -want)
+    (_, bound), (_, mirrored) = (
+        expected("dequant_sum", given, ("attn_out",))["attn_out"] for given in (inputs, negative)
+    )
+    assert torch.equal(bound.allowed, mirrored.allowed)
+    assert (bound.allowed > 0).all()

@@ -15,6 +15,7 @@ def draw(generator, device, N=5, G=2, R=40, D=72):
         "codes": integers(-127, N, G, R),
         "wo_b": integers(-128, D, G * R),
         "row_scale": torch.rand(N, generator=generator) + 0.01,
+        "live_slots": torch.ones(N, dtype=torch.int32),
         "wo_b_scale": torch.rand(D, generator=generator) + 0.01,
     }
     return {name: value.to(device) for name, value in inputs.items()}
@@ -41,7 +42,8 @@ def test_the_sum_is_exact_beyond_fp32(device, poison):
     wo_b[0, 2047:] = -127
     wo_b[0, 0], wo_b[0, -1] = 126, -125
     one = torch.ones(1, device=device)
-    inputs = dict(codes=codes, wo_b=wo_b, row_scale=one, wo_b_scale=one)
+    alive = torch.ones(1, dtype=torch.int32, device=device)
+    inputs = dict(codes=codes, wo_b=wo_b, row_scale=one, live_slots=alive, wo_b_scale=one)
     assert run_kernel("proj_b_dequant", inputs, poison)["attn_out"].item() == 127
 
 
@@ -56,6 +58,25 @@ def test_scales_multiply_row_and_channel(generator, device, poison):
     factor[3] *= 4
     factor[:, 7] *= 0.5
     assert torch.equal(got, want * factor)
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1.0])
+def test_a_dead_token_is_exact_zeros_whatever_the_scales_hold(bad, generator, device, poison):
+    inputs = draw(generator, device)
+    inputs["live_slots"][2] = 0
+    inputs["row_scale"][[2, 3]] = bad
+    inputs["wo_b_scale"][4] = bad
+    got = check_segment("proj_b_dequant", inputs, poison)["attn_out"]
+    assert not got[2].view(torch.int16).any()  # no negative zero either
+    assert got[[0, 1, 4]][:, :4].isfinite().all()
+
+
+def test_a_negative_scale_of_a_channel_is_only_a_sign(generator, device, poison):
+    inputs = draw(generator, device)
+    want = run_kernel("proj_b_dequant", inputs, poison)["attn_out"]
+    inputs["wo_b_scale"] = -inputs["wo_b_scale"]
+    got = check_segment("proj_b_dequant", inputs, poison)["attn_out"]
+    assert torch.equal(got, -want)
 
 
 def test_tiles_change_no_bit(generator, device, poison):

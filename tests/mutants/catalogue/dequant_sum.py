@@ -8,6 +8,8 @@ mutant = partial(
     Mutant, file="dsv4_kernels/segments/dequant_sum.py", tests="tests/segments/test_dequant_sum.py"
 )
 
+bound = partial(Mutant, file="reference/dequant_sum.py", tests="tests/segments/test_dequant_sum.py")
+
 RAGGED = "test_against_reference[130-3-600]"
 ADD = "acc += partial.to(tl.float32) * scale[:, None]"
 
@@ -62,7 +64,7 @@ MUTANTS = (
     ),
     mutant(
         "wo_b_scale is dropped",
-        "(acc * wo_b_scale[None, :])",
+        "acc * wo_b_scale[None, :]",
         "acc",
         killed_by=RAGGED,
     ),
@@ -74,9 +76,8 @@ MUTANTS = (
     ),
     mutant(
         "cut to bf16, not rounded",
-        "(acc * wo_b_scale[None, :]).to(tl.bfloat16)",
-        "((acc * wo_b_scale[None, :]).to(tl.int32, bitcast=True) & -65536)"
-        ".to(tl.float32, bitcast=True).to(tl.bfloat16)",
+        "out.to(tl.bfloat16)",
+        "(out.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True).to(tl.bfloat16)",
         killed_by=RAGGED,
     ),
     mutant(
@@ -90,6 +91,30 @@ MUTANTS = (
         "in_tokens[:, None] & (d < D)[None, :]",
         "in_tokens[:, None] & (d < D - 1)[None, :]",
         killed_by=RAGGED,
+    ),
+    mutant(
+        "a dead token is what its scales make of it",
+        "tl.where(alive[:, None], acc * wo_b_scale[None, :], 0.0)",
+        "acc * wo_b_scale[None, :]",
+        killed_by="test_a_dead_token_is_exact_zeros_whatever_the_scales_hold",
+    ),
+    mutant(
+        "every tile has the first one's live tokens",
+        "tl.load(live_slots_ptr + t0 + t,",
+        "tl.load(live_slots_ptr + t,",
+        killed_by="test_a_dead_token_is_exact_zeros_whatever_the_scales_hold",
+    ),
+    mutant(
+        "a token of one live slot is dead",
+        "mask=in_tokens, other=0) > 0",
+        "mask=in_tokens, other=0) > 1",
+        killed_by=RAGGED,
+    ),
+    bound(
+        "a negative scale makes a negative bound",
+        'columns = inputs["wo_b_scale"].cpu().double().abs()',
+        'columns = inputs["wo_b_scale"].cpu().double()',
+        killed_by="test_a_negative_scale_of_a_channel_is_only_a_sign",
     ),
     mutant(
         "partials of dead lanes are ones",

@@ -58,13 +58,13 @@ MUTANTS = (
         "one wave in flight, whatever is asked for",
         "min(waves_in_flight or (2 if self._api else 1), max(waves, 1))",
         "1",
-        killed_by=f"{CHAIN}::test_scratch_does_not_grow_with_the_chunk",
+        killed_by=f"{CHAIN}::test_scratch_grows_by_one_number_a_token",
     ),
     mutant(
         "workspaces for waves that there are not",
         "min(waves_in_flight or (2 if self._api else 1), max(waves, 1))",
         "waves_in_flight or (2 if self._api else 1)",
-        killed_by=f"{CHAIN}::test_scratch_does_not_grow_with_the_chunk",
+        killed_by=f"{CHAIN}::test_scratch_grows_by_one_number_a_token",
     ),
     mutant(
         "a run checks no argument",
@@ -201,8 +201,8 @@ MUTANTS = (
     ),
     mutant(
         "workspace that nobody uses",
-        'if b.lifetime == "wave" and name in written]',
-        'if b.lifetime == "wave"]',
+        "if b.lifetime == lifetime and n in written]",
+        "if b.lifetime == lifetime]",
         killed_by="test_only_what_is_written_has_memory",
     ),
 )

@@ -15,6 +15,18 @@ RAGGED = "test_against_reference[130-3-200-130]"
 
 MUTANTS = (
     mutant(
+        "a dead token is what its scales make of it",
+        "        out = tl.where(alive[:, None], out, 0.0)\n",
+        "",
+        killed_by="test_a_dead_token_is_exact_zeros_whatever_the_scales_hold",
+    ),
+    mutant(
+        "a token of one live slot is dead",
+        "mask=in_tokens, other=0) > 0",
+        "mask=in_tokens, other=0) > 1",
+        killed_by=RAGGED,
+    ),
+    mutant(
         "wo_b_scale is dropped",
         SCALES,
         "acc.to(tl.float32) * row_scale[:, None]",

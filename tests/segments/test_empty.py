@@ -1,0 +1,70 @@
+"""Every size of every segment as 0: a contract error, or an empty or whole result; never less."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+import dsv4_kernels
+from against import OUTPUTS
+from dsv4_kernels import ContractError
+from dsv4_kernels.buffers import BUFFERS, shapes
+from dsv4_kernels.segments import SEGMENTS
+from poison import is_sentinel
+
+SIZES = dict(
+    N=2, T=3, H=2, C=16, P=2, G=1, R=8, D=8, J=32, K=5, KP=128, NB=1, B=4,
+    ori_pages=1, ori_entries=1, cmp_pages=1, cmp_entries=1,
+)  # fmt: skip
+NUMBERS: dict[str, Any] = dict(num_tokens=3, window=4, first_token=0, groups=1, rope_dim=2)
+
+# Where a size of 0 must be a contract error: a loop that never runs leaves no sum behind, a scale
+# of nothing is none, an index has no page.
+REFUSED = {
+    "gather_kv": {"B", "C", "K", "T"},
+    "column_bias": {"B", "K", "T"},
+    "qk_softmax_pv": {"C"},
+    "merge_norm": {"C", "NB"},
+    "inverse_rope": {"H", "P"},
+    "proj_a": {"J"},
+    "group_quant": {"R"},
+    "proj_b": {"R"},
+    "dequant_sum": {"G"},
+    "row_quant": {"G", "R"},
+    "proj_b_dequant": {"G", "R"},
+}
+
+
+def letters(name: str) -> list[str]:
+    shapes_ = (BUFFERS[b].shape for b in SEGMENTS[name].reads + SEGMENTS[name].updates)
+    return sorted({letter for shape in shapes_ for letter in shape.replace("*", " ").split()})
+
+
+@pytest.mark.parametrize(
+    ("name", "letter"), [(name, letter) for name in REFUSED for letter in letters(name)]
+)
+def test_nothing_along_an_axis(name: str, letter: str, device, poison) -> None:
+    segment = SEGMENTS[name]
+    extents = shapes(segment.reads + segment.updates, SIZES | {letter: 0})
+    tensors = {
+        buffer: torch.zeros(extent, dtype=BUFFERS[buffer].dtype, device=device)  # type: ignore[arg-type]
+        for buffer, extent in extents.items()
+    }
+    numbers = {number: NUMBERS[number] for number in segment.numbers if number in NUMBERS}
+    run = getattr(dsv4_kernels, name)
+    if letter in REFUSED[name]:
+        with pytest.raises(ContractError, match=rf"{name}: .*(0|rows|J = 32)$"):
+            run(**tensors, **numbers)
+        return
+    with poison.allocations():
+        made = run(**tensors, **numbers)
+    for buffer, value in zip(
+        OUTPUTS[name], made if isinstance(made, tuple) else (made,), strict=True
+    ):
+        written = value
+        if name == "merge_norm" and buffer == "o_packed":  # inverse_rope writes its rope columns
+            C = SIZES["C"]
+            written = torch.cat([head[..., : -SIZES["P"]] for head in value.split(C, dim=-1)])
+        assert not is_sentinel(written).any(), buffer
