@@ -1,0 +1,238 @@
+"""The gate's demands, and where it finds what it holds against them."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+FOLDER = "dsv4_kernels/gates/ascend"
+TESTS = "tests/gates/test_ascend_breaches.py"
+COUNTS = "tests/gates/test_ascend_counts.py"
+gate = partial(Mutant, file=f"{FOLDER}/gate.py", tests=TESTS)
+memory = partial(Mutant, file=f"{FOLDER}/memory.py", tests=TESTS)
+compiler = partial(Mutant, file=f"{FOLDER}/compiler.py", tests=TESTS)
+launches = partial(Mutant, file=f"{FOLDER}/launches.py", tests=TESTS)
+counts = partial(Mutant, file=f"{FOLDER}/counts.py", tests=COUNTS)
+
+LIMIT = "if max(used, claimed) > limit:"
+BUDGETS = "if used > claimed or (exact and used != claimed) or claimed > used * UB_SLACK:"
+OF_A_PART = "test_parts_have_the_cores_and_memories_that_the_compiler_knows"
+PARTS = f"tests/gates/test_ascend_gate.py::{OF_A_PART}"
+
+MUTANTS = (
+    gate(
+        "any core will do",
+        "if plan.core != compiled.tiles.core:",
+        "if plan.core not in ('AIC', 'AIV', 'MIX'):",
+        killed_by="test_the_wrong_core_is_one",
+    ),
+    gate(
+        "a retry is no breach",
+        "for retry in compiled.launch.retries:",
+        "for retry in ():",
+        killed_by="test_a_retry_of_the_compiler_is_one",
+    ),
+    gate(
+        "what is planned need not fit",
+        LIMIT,
+        "if claimed > limit:",
+        killed_by="test_more_than_the_part_has_is_one_planned_or_budgeted",
+    ),
+    gate(
+        "what is budgeted need not fit",
+        LIMIT,
+        "if used > limit:",
+        killed_by="test_more_than_the_part_has_is_one_planned_or_budgeted",
+    ),
+    gate(
+        "what fits exactly does not",
+        LIMIT,
+        "if max(used, claimed) >= limit:",
+        killed_by="test_more_than_the_part_has_is_one_planned_or_budgeted",
+    ),
+    gate(
+        "the compiler may plan more than was budgeted",
+        BUDGETS,
+        "if (exact and used != claimed) or claimed > used * UB_SLACK:",
+        killed_by="test_a_budget_of_the_unified_buffer_is_above_by_a_tenth_at_most",
+    ),
+    gate(
+        "a budget of the cube may be above",
+        BUDGETS,
+        "if used > claimed or claimed > used * UB_SLACK:",
+        killed_by="test_a_budget_of_the_cube_is_exact",
+    ),
+    gate(
+        "a budget of the unified buffer may be anything above",
+        BUDGETS,
+        "if used > claimed or (exact and used != claimed):",
+        killed_by="test_a_budget_of_the_unified_buffer_is_above_by_a_tenth_at_most",
+    ),
+    gate(
+        "twice the slack",
+        "UB_SLACK = 1.1",
+        "UB_SLACK = 1.2",
+        killed_by="test_a_budget_of_the_unified_buffer_is_above_by_a_tenth_at_most",
+    ),
+    gate(
+        "a single-buffered load is no breach",
+        "for buffer in plan.single_loads:",
+        "for buffer in ():",
+        killed_by="test_a_single_buffered_load_is_one_for_a_cube_only",
+    ),
+    gate(
+        "vector kernels load into L1 in turns",
+        'if compiled.tiles.core != "AIV":',
+        "if True:",
+        killed_by="test_a_single_buffered_load_is_one_for_a_cube_only",
+    ),
+    gate(
+        "one vector core may do all the storing",
+        "    if plan.one_vector_core:",
+        "    if False:",
+        killed_by="test_one_vector_core_of_a_pair_is_one",
+    ),
+    gate(
+        "any number of scalar loops will do",
+        "if counts.scalar_loops != SEGMENTS[compiled.segment].scalar_loops:",
+        "if False:",
+        killed_by="test_a_scalar_loop_is_one_unless_the_segment_has_it",
+    ),
+    gate(
+        "fewer scalar loops than claimed will do",
+        "if counts.scalar_loops != SEGMENTS[compiled.segment].scalar_loops:",
+        "if counts.scalar_loops > SEGMENTS[compiled.segment].scalar_loops:",
+        killed_by="test_a_scalar_loop_is_one_unless_the_segment_has_it",
+    ),
+    gate(
+        "cube cores are not compared",
+        "if (plan.cube_cores, plan.vector_cores) != (cube_cores, 2 * cube_cores):",
+        "if plan.vector_cores != 2 * plan.cube_cores:",
+        killed_by="test_other_cores_than_assumed_are_one",
+    ),
+    gate(
+        "vector cores are not compared",
+        "if (plan.cube_cores, plan.vector_cores) != (cube_cores, 2 * cube_cores):",
+        "if plan.cube_cores != cube_cores:",
+        killed_by="test_other_cores_than_assumed_are_one",
+    ),
+    gate(
+        "a refusal has no breach",
+        "(refusal,))",
+        "())",
+        killed_by="test_an_overflow_is_in_bytes",
+    ),
+    gate(
+        "retries are not in the row",
+        "retries=launch.retries,",
+        "retries=(),",
+        killed_by="test_what_the_compiler_said_is_held_against_the_kernel",
+    ),
+    memory(
+        "one vector core is never seen",
+        'one_vector_core="limit_sub_block_id0" in hivm',
+        'one_vector_core="limit_sub_block_id1" in hivm',
+        killed_by="test_the_text_of_the_compiler_is_read",
+    ),
+    memory(
+        "every load takes turns",
+        "single.append(buffers[target][1])",
+        "doubled.append(buffers[target][1])",
+        killed_by="test_a_load_that_does_not_take_turns_is_seen",
+    ),
+    memory(
+        "views of a buffer are lost",
+        "origin[alias[1]] = origin.get(alias[2], alias[2])",
+        "origin[alias[1]] = alias[2]",
+        killed_by="test_a_load_that_does_not_take_turns_is_seen",
+    ),
+    memory(
+        "a pair of buffers is the first of them",
+        "origin[pair[1]] = pair[1]",
+        "origin[pair[1]] = pair[2]",
+        killed_by="test_the_rows_of_a_compiled_kernel_are_its_own",
+    ),
+    memory(
+        "limits in bits",
+        "int(bits) // 8 for name",
+        "int(bits) for name",
+        killed_by="test_the_text_of_the_compiler_is_read",
+    ),
+    memory(
+        "sizes in bits",
+        '-(-elements * ELEMENT_BITS[match["type"]] // 8)',
+        'elements * ELEMENT_BITS[match["type"]]',
+        killed_by="test_the_end_of_a_buffer_is_its_place_and_its_size",
+    ),
+    memory(
+        "a buffer's place is not counted",
+        "end = constants[match[2]] + -",
+        "end = 0 * constants[match[2]] + -",
+        killed_by="test_the_end_of_a_buffer_is_its_place_and_its_size",
+    ),
+    memory(
+        "cube and vector cores are mixed up",
+        'cube_cores=cores["CUBE"],\n        vector_cores=cores["VECTOR"],',
+        'cube_cores=cores["VECTOR"] // 2,\n        vector_cores=cores["VECTOR"],',
+        killed_by="test_the_text_of_the_compiler_is_read",
+    ),
+    compiler(
+        "retries are not read",
+        "return final.read_text(), _RETRY.findall(done.stderr)",
+        "return final.read_text(), []",
+        killed_by="test_a_retry_is_read_off_the_compilers_words",
+    ),
+    compiler(
+        "every note is a retry",
+        r'r"\[NOTE\] (.*retrying compilation.*)"',
+        r'r"\[NOTE\] (.*)"',
+        killed_by="test_a_retry_is_read_off_the_compilers_words",
+    ),
+    compiler(
+        "no option of the launch reaches the compiler",
+        "        if value is not None:\n            flags",
+        "        if False:\n            flags",
+        killed_by="test_a_retry_is_read_off_the_compilers_words",
+    ),
+    compiler(
+        "an overflow is told in bits",
+        "int(found[2]) // 8, int(found[3]) // 8",
+        "int(found[2]), int(found[3])",
+        killed_by="test_an_overflow_is_in_bytes",
+    ),
+    compiler(
+        "errors are hidden among the rest",
+        'return "\\n".join(lines) or stderr',
+        "return stderr",
+        killed_by="test_without_a_text_the_errors_are_the_refusal",
+    ),
+    launches(
+        "a part with other cores",
+        '(("Ascend910B3", "Ascend910B4"), 20)',
+        '(("Ascend910B3", "Ascend910B4"), 24)',
+        killed_by=PARTS,
+    ),
+    counts(
+        "a vector function is computed for one core of a pair",
+        "range(2 if function.paired else 1)",
+        "range(1)",
+        killed_by="test_qk_softmax_pv",
+    ),
+    counts(
+        "loops over elements are not counted",
+        "counts.scalar_loops += function.element_loops",
+        "counts.scalar_loops += 0",
+        killed_by="test_a_loop_over_elements_is_seen",
+    ),
+    counts(
+        "one program stands for all",
+        "for program in range(grid):",
+        "for program in range(1):",
+        killed_by="test_loops_maps_and_sizes",
+    ),
+    counts(
+        "what is unknown counts nothing",
+        "        _require_known(function)\n",
+        "",
+        killed_by="test_what_is_unknown_is_an_error",
+    ),
+)
