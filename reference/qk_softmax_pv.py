@@ -59,5 +59,7 @@ def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
     return {
         "m": Bound(score_error, "a dot product of C terms in any order"),
         "l": Bound(l_error, "the scores' error through exp, and a sum of 128 terms"),
-        "o": Bound(o_error, "P within its error of a bf16 tie moves one spacing; 128 terms"),
+        "o": Bound(
+            o_error, "P within its error of a bf16 tie moves one spacing; 128 terms in any parts"
+        ),
     }

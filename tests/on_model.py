@@ -51,11 +51,6 @@ def cases(dims: Dims, *, tokens: int, live: int, blocks: int = 2, seed: int = 0)
     return {name: case(name) for name in SEGMENTS}
 
 
-def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    """NaN included."""
-    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
-
-
 def _buffers(dims: Dims, tokens: int, live: int, blocks: int, seed: int) -> dict[str, Any]:
     """A value for every buffer, those that segments make for each other included."""
     generator = torch.Generator().manual_seed(seed)

@@ -13,8 +13,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from dsv4_kernels.commands import terminal
-from dsv4_kernels.commands.options import add_gate
+from dsv4_kernels.commands.options import add_gate, positive
 from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.gates.ascend.against_cpu import CAPACITY, LIVE, execute_chunk
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.gate import AscendRow, a_k_tile_facts, hold
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk, part_target
@@ -34,6 +35,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help=f"of {', '.join(PARTS)}",
     )
+    parser.add_argument(
+        "--execute",
+        action="store_true",
+        help="execute the final IR on a model of the cores too, and compare with the CPU path",
+    )
+    parser.add_argument(
+        "--compilations",
+        type=positive,
+        default=1,
+        metavar="N",
+        help="with --execute: compile each kernel N times and execute every different code",
+    )
     parser.add_argument("--save", metavar="DIR", help="keep Triton IR, linalg and HIVM there")
 
 
@@ -45,19 +58,25 @@ def ascend(
     tiles: Sequence[str],
     as_json: bool,
     save: str | None,
+    execute: bool,
+    compilations: int,
 ) -> bool:
-    """Compile, hold and print; True if no segment breaks what it claims."""
+    """Compile, hold, execute and print; True if no segment breaks what it claims."""
     require_known("part", parts, PARTS)
     require_known("segment", segments, SEGMENTS)
     chosen = chosen_tiles(tiles, part_target(parts[0]))  # one family of devices, one set of tiles
     console = terminal.console(WIDTH, stderr=as_json)
+    if compilations > 1 and not execute:
+        raise ValueError("`--compilations` needs `--execute`")
     jobs = [(preset, part, segments, chosen, save) for preset in presets for part in parts]
     rows: list[AscendRow] = []
-    with Progress(console=console, transient=True) as progress:
+    with terminal.progress(console, words=36, transient=True) as progress:
         task = progress.add_task("compiling", total=len(jobs))
         for (preset, part, *_), judged in zip(jobs, in_parallel(_rows_of, jobs), strict=True):
             rows += judged
             progress.update(task, description=f"compiled {preset} for {part}", advance=1)
+        if execute:
+            rows = _executed(rows, chosen, compilations, progress)
     if as_json:
         printed = {
             "segments": [dataclasses.asdict(row) for row in rows],
@@ -67,6 +86,8 @@ def ascend(
     else:
         console.print(_plan_table(rows))
         console.print(_counts_table(rows))
+        if execute:
+            console.print(_executed_table(rows))
         console.print(_a_k_tile_table(parts[0], presets[0]))
     broken = [row for row in rows if row.breaches]
     for row in broken:
@@ -86,6 +107,24 @@ def _rows_of(job: Job) -> list[AscendRow]:
         for compiled in wanted:
             _save(compiled, Path(save) / preset / part)
     return [hold(compiled, preset, part) for compiled in wanted]
+
+
+def _executed(
+    rows: Sequence[AscendRow], tiles: dict[str, Any], compilations: int, progress: Progress
+) -> list[AscendRow]:
+    """The rows with what executing them found."""
+    wanted = {(row.preset, row.part, row.segment): row for row in rows}
+    task = progress.add_task("executing", total=len(wanted))
+    for preset, part in dict.fromkeys((row.preset, row.part) for row in rows):
+        segments = [row.segment for row in rows if (row.preset, row.part) == (preset, part)]
+        chunk = execute_chunk(
+            part, PRESETS[preset], segments=segments, tiles=tiles, compilations=compilations
+        )
+        for segment, executed in chunk:
+            key = preset, part, segment
+            wanted[key] = wanted[key].with_execution(executed)
+            progress.update(task, description=f"executed {segment} {preset} {part}", advance=1)
+    return [*wanted.values()]
 
 
 def _save(compiled: Compiled[AscendKernel], folder: Path) -> None:
@@ -154,6 +193,38 @@ def _counts_table(rows: Sequence[AscendRow]) -> Table:
             f"{c.vector:,}",
             f"{c.scalar_loads:,}",
             str(c.scalar_loops),
+        )
+    return table
+
+
+def _executed_table(rows: Sequence[AscendRow]) -> Table:
+    table = Table(
+        title=f"executed as final IR on a model of the cores, not on an NPU: {LIVE} live tokens of "
+        f"{CAPACITY}",
+        caption="equal: to the CPU path, to the byte, or by how much of the largest value; s: of "
+        "this host",
+    )
+    table.add_column("segment", no_wrap=True)
+    for heading in ("preset", "part", "equal"):
+        table.add_column(heading)
+    for heading in ("races", "other findings", "instructions", "codes", "s"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        found = row.executed
+        if found is None:
+            table.add_row(row.segment, row.preset, row.part, "not executed")
+            continue
+        apart = ", ".join(f"{name} {by:.0e}" for name, by in found.differences.items())
+        table.add_row(
+            row.segment,
+            row.preset,
+            row.part,
+            apart or "yes",
+            str(found.races),
+            str(sum(found.findings.values()) - found.races),
+            f"{found.instructions:,}",
+            str(found.variants),
+            f"{found.seconds:.1f}",
         )
     return table
 

@@ -25,6 +25,11 @@ CLAIMS = (
         "`python -m dsv4_kernels ascend`, by a compiler newer than CANN 8.5's",
     ),
     Claim(
+        "executed as final Ascend IR",
+        "every segment; FLASH and PRO, A2 and A3: on a model of the cores, not on an NPU",
+        "`python -m dsv4_kernels ascend --execute`",
+    ),
+    Claim(
         "compiled for Hopper, to machine code",
         "every segment; FLASH and PRO, sm_90a",
         "`make hopper-gate`, by upstream Triton 3.6.0",

@@ -1,12 +1,12 @@
 """The Ascend compiler's verdict on every kernel, without an NPU: ``python -m dsv4_kernels ascend``.
 
-| file        | what it does                                                                      |
-|-------------|-----------------------------------------------------------------------------------|
-| compiler.py | one launch -> final HIVM IR, by triton-ascend's front half and bishengir-compile  |
-| launches.py | the parts, and the launches of one chunk for one of them                          |
-| plan.py     | cores, memory and double buffering, read off the IR                               |
-| counts.py   | bytes, multiplications and instructions, counted by walking the IR                |
-| execute.py  | launches on CPU tensors, run as that IR on a model of the cores                   |
-| gate.py     | all of that held against what each segment claims                                 |
-| report.py   | the command: tables and JSON                                                      |
+| file           | what it does                                                                   |
+|----------------|--------------------------------------------------------------------------------|
+| compiler.py    | one launch -> final HIVM IR, by triton-ascend's front half and their compiler  |
+| launches.py    | the parts, and the launches of one chunk for one of them                       |
+| memory.py      | cores, memory and double buffering, read off the IR                            |
+| counts.py      | bytes, multiplications and instructions, counted by walking the IR             |
+| execute.py     | launches on CPU tensors, run as that IR on a model of the cores                |
+| against_cpu.py | every segment so executed, compared with the CPU path                          |
+| gate.py        | all of that held against what each segment claims                              |
 """

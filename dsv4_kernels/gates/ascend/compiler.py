@@ -8,11 +8,12 @@ before that is real: tiling, memory plan, double buffering, synchronisation, and
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 import subprocess
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ class CompileOnlyDriver(RecordingDriver["AscendKernel"]):
                     stages={s: Path(path).read_text() for s, path in stages.items() if path},
                     retries=tuple(metadata.retries),
                     seconds=metadata.compile_seconds,
+                    options=metadata,
                 )
             )
 
@@ -125,7 +127,7 @@ class AscendKernel:
 
     grid: programs. arguments: runtime ones by name, in the compiled order; constants: the rest.
     stages: text of earlier stages. retries: what the compiler gave up, in its words. refusal: why
-    there is no `hivm`, if there is none.
+    there is no `hivm`, if there is none. options: the compiler's, as attributes.
     """
 
     kernel: str = ""
@@ -137,12 +139,27 @@ class AscendKernel:
     retries: tuple[str, ...] = ()
     seconds: float = 0.0
     refusal: str = ""
+    options: Any = field(default=None, repr=False)
+
+    @property
+    def code(self) -> str:
+        """What tells `hivm` from another."""
+        return hashlib.sha256(self.hivm.encode()).hexdigest()[:16]
 
     @property
     def overflow(self) -> tuple[str, int, int] | None:
         """(memory, bytes needed, bytes available) where the refusal was for want of memory."""
         found = _OVERFLOW.search(self.refusal)
         return (found[1].upper(), int(found[2]) // 8, int(found[3]) // 8) if found else None
+
+
+def recompiled(launch: AscendKernel, part: str) -> AscendKernel:
+    """The launch with its kernel compiled once more: the compiler does not always make the same of
+    the same text."""
+    begin = time.perf_counter()
+    hivm, retries = _compile(launch.stages["ttadapter"], part, launch.options)
+    seconds = time.perf_counter() - begin
+    return replace(launch, hivm=hivm, retries=tuple(retries), seconds=seconds)
 
 
 def _compile(linalg: str, part: str, options: Any) -> tuple[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import torch
 
 from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.gates.ascend.against_cpu import Executed
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.counts import Counts, count
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk
@@ -38,6 +40,15 @@ class AscendRow:
     minimum_bytes: int = 0
     retries: tuple[str, ...] = ()
     compile_seconds: float = 0.0
+    code: str = ""
+    executed: Executed | None = None
+
+    def with_execution(self, executed: Executed) -> AscendRow:
+        """The same, with what executing it found."""
+        breaches = [*self.breaches, *executed.breaches(self.segment)]
+        if executed.code != self.code:
+            breaches.append("executed: another code than this one")
+        return dataclasses.replace(self, breaches=tuple(breaches), executed=executed)
 
 
 def hold(compiled: Compiled[AscendKernel], preset: str, part: str) -> AscendRow:
@@ -63,6 +74,7 @@ def hold(compiled: Compiled[AscendKernel], preset: str, part: str) -> AscendRow:
         minimum_bytes=_minimum_bytes(compiled),
         retries=launch.retries,
         compile_seconds=launch.seconds,
+        code=launch.code,
     )
 
 

@@ -1,0 +1,195 @@
+"""Every segment's launch executed as final IR on a model of the cores, against the CPU path.
+
+Both get the same inputs: what the CPU path made of the segments before. Widths are the preset's,
+tokens few.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dsv4_kernels import device
+from dsv4_kernels.backends.hivm.report import Report, Stopped
+from dsv4_kernels.buffers import Buffers
+from dsv4_kernels.chains.prefill import SCHEDULES, PrefillSparseAttn
+from dsv4_kernels.dims import Dims
+from dsv4_kernels.gates.ascend import compiler
+from dsv4_kernels.gates.ascend.compiler import AscendKernel
+from dsv4_kernels.gates.ascend.execute import execute
+from dsv4_kernels.gates.ascend.launches import part_target
+from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
+from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.segments import SEGMENTS
+
+# A chunk with a dead row, after positions enough for a wrapped window and for every slot that an
+# indexer picks.
+LIVE, CAPACITY, START = 3, 4, 6000
+
+# A byte that outputs hold before: NaN where they are floats.
+POISON = 0xFF
+
+
+@dataclass(frozen=True)
+class Executed:
+    """One segment's launch, executed.
+
+    differences: of each output that is not the CPU path's to the byte, the largest difference, as a
+    part of its largest value. findings: what the model found, and how often. races: how many of
+    them are. instructions: performed, of all pipes and cores. code: of the first variant, as
+    `AscendKernel.code`. variants: codes that compiling the kernel gave; each was executed, and all
+    of this is the worst of them. seconds: of this host.
+    """
+
+    differences: Mapping[str, float]
+    findings: Mapping[str, int]
+    races: int
+    code: str
+    instructions: int
+    variants: int
+    seconds: float
+
+    def breaches(self, segment: str) -> Iterator[str]:
+        """What must not be, in words."""
+        for finding, times in self.findings.items():
+            yield f"executed: {times} x {finding}"
+        for name, difference in self.differences.items():
+            allowed = SEGMENTS[segment].rounded.get(name, 0.0)
+            if not difference <= allowed:
+                yield f"executed: {name} differs by {difference:.1e} of its largest value, " + (
+                    f"{allowed:.0e} allowed" if allowed else "none allowed"
+                )
+
+
+def execute_chunk(
+    part: str,
+    dims: Dims,
+    *,
+    segments: Collection[str],
+    tiles: Mapping[str, Any] | None = None,
+    compilations: int = 1,
+) -> Iterator[tuple[str, Executed]]:
+    """Execute segments of both schedules, each once, as one CSA chunk asks for them.
+
+    A kernel that the compiler refuses is left out. Raises ValueError where the IR has what the
+    model does not know.
+
+    Args:
+        part: of `PARTS`.
+        dims: sizes of the model.
+        segments: those to execute; the others run on the CPU path only.
+        tiles: tiles to use instead of a segment's own on the part, on the CPU path too.
+        compilations: how often to compile each kernel; every different code is executed.
+    """
+    target, driver = part_target(part), compiler.driver(part)
+    chosen = {name: segment.tiles.on(target) for name, segment in SEGMENTS.items()}
+    chosen |= dict(tiles or {})
+    inputs = make_inputs(dims, tokens=LIVE, capacity=CAPACITY, start=START)
+    done: set[str] = set()
+    for schedule in SCHEDULES:
+        nodes, on_cpu = _bound(inputs, dims, schedule, chosen)
+        with device.route("cpu", target, driver):
+            recorded, on_model = _bound(inputs, dims, schedule, chosen)
+        for node, twin in zip(nodes, recorded, strict=True):
+            outputs = SEGMENTS[node.name].outputs_of(on_model)
+            for name in node.writes:
+                on_cpu[name].view(torch.uint8).fill_(POISON)
+            for name, output in outputs.items():
+                output.copy_(on_cpu[name])
+            with device.on(on_cpu["q"]):
+                node.run([on_cpu])
+            if node.name in segments and node.name not in done:
+                done.add(node.name)
+                with device.route("cpu", target, driver):
+                    launch = _recorded(driver, twin, on_model)
+                if not launch.refusal:
+                    want = {name: on_cpu[name] for name in outputs}
+                    yield node.name, _executed(launch, part, outputs, want, compilations)
+            for name, output in outputs.items():
+                output.copy_(on_cpu[name])
+
+
+def _bound(
+    inputs: PrefillInputs, dims: Dims, schedule: str, tiles: Mapping[str, Any]
+) -> tuple[Sequence[Node], dict[str, Any]]:
+    """The nodes of a plan, and the buffers of its only wave."""
+    bound: list[tuple[Sequence[Node], dict[str, Any]]] = []
+
+    def executor(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
+        bound.append((nodes, dict(waves[0])))
+
+    plan = PrefillSparseAttn(
+        *inputs.args(),
+        window=inputs.window,
+        schedule=schedule,
+        groups_per_launch=dims.groups,  # all in one launch: the code is the same
+        executor=executor,
+        tiles=tiles,
+    )
+    plan.run(*inputs.args())
+    return bound[0]
+
+
+def _recorded(
+    driver: compiler.CompileOnlyDriver, node: Node, buffers: dict[str, Any]
+) -> AscendKernel:
+    driver.launches.clear()
+    with device.on(buffers["q"]):
+        node.run([buffers])
+    (launch,) = driver.launches
+    return launch
+
+
+def _executed(
+    launch: AscendKernel,
+    part: str,
+    outputs: Mapping[str, torch.Tensor],
+    want: Mapping[str, torch.Tensor],
+    compilations: int,
+) -> Executed:
+    """Execute every variant of a launch. outputs: what it writes, as it finds them."""
+    again = [compiler.recompiled(launch, part) for _ in range(compilations - 1)]
+    variants = {variant.hivm: variant for variant in (launch, *again)}
+    before = {name: output.clone() for name, output in outputs.items()}
+    differences: dict[str, float] = {}
+    reports: list[Report] = []
+    for variant in variants.values():
+        for name, output in outputs.items():
+            output.copy_(before[name])
+        try:
+            reports.append(execute(variant, part))
+        except Stopped as stopped:
+            reports.append(stopped.report)
+        for name, output in outputs.items():
+            if not same_bytes(output, want[name]):
+                worst = max(differences.get(name, 0.0), difference(output, want[name]))
+                differences[name] = worst
+    findings: Counter[str] = Counter()
+    for report in reports:
+        findings.update({str(finding): times for finding, times in report.findings.items()})
+    return Executed(
+        differences=differences,
+        findings=dict(findings),
+        races=sum(report.kinds()["race"] for report in reports),
+        code=launch.code,
+        instructions=max(report.instructions for report in reports),
+        variants=len(variants),
+        seconds=sum(report.seconds for report in reports),
+    )
+
+
+def same_bytes(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """NaN included."""
+    return torch.equal(a.contiguous().view(torch.uint8), b.contiguous().view(torch.uint8))
+
+
+def difference(got: torch.Tensor, want: torch.Tensor) -> float:
+    """The largest difference, as a part of the largest value; infinite where one is NaN alone."""
+    got, want = got.double(), want.double()
+    apart = torch.where(got.isnan() & want.isnan() | (got == want), 0.0, (got - want).abs())
+    largest = want.abs().nan_to_num(0.0).max().item()
+    return apart.nan_to_num(torch.inf).max().item() / max(largest, 1e-300)
