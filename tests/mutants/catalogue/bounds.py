@@ -1,0 +1,115 @@
+"""The judge, which stands behind every comparison with a reference."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+mutant = partial(Mutant, file="reference/bounds.py", tests="tests/reference/test_bounds.py")
+
+HOLDS = "holds=bool((used <= 1).all()) and share <= bound.share,"
+DIFFERENCE = "(got64 - want64).abs()).nan_to_num(torch.inf, torch.inf)"
+
+MUTANTS = (
+    mutant(
+        "no bound is looked at",
+        HOLDS,
+        "holds=share <= bound.share,",
+        killed_by="test_a_deviation_is_held_to_its_own_elements_bound",
+    ),
+    mutant(
+        "no share is looked at",
+        HOLDS,
+        "holds=bool((used <= 1).all()),",
+        killed_by="test_only_a_share_of_the_elements_may_deviate",
+    ),
+    mutant(
+        "one element within its bound is enough",
+        HOLDS,
+        "holds=bool((used <= 1).any()) and share <= bound.share,",
+        killed_by="test_a_deviation_is_held_to_its_own_elements_bound",
+    ),
+    mutant(
+        "twice the bound",
+        HOLDS,
+        "holds=bool((used <= 2).all()) and share <= bound.share,",
+        killed_by="test_below_and_above_are_held_alike",
+    ),
+    mutant(
+        "every element has the largest bound",
+        "used = torch.where(same, 0.0, difference / allowed)",
+        "used = torch.where(same, 0.0, difference / allowed.max())",
+        killed_by="test_a_deviation_is_held_to_its_own_elements_bound",
+    ),
+    mutant(
+        "only what is too large deviates",
+        DIFFERENCE,
+        "(got64 - want64).clamp_min(0)).nan_to_num(torch.inf, torch.inf)",
+        killed_by="test_below_and_above_are_held_alike",
+    ),
+    mutant(
+        "a NaN deviates by nothing",
+        DIFFERENCE,
+        "(got64 - want64).abs()).nan_to_num(0.0, torch.inf)",
+        killed_by="test_what_is_not_finite_stands_at_the_same_places",
+    ),
+    mutant(
+        "an Inf deviates by nothing",
+        DIFFERENCE,
+        "(got64 - want64).abs()).nan_to_num(torch.inf, 0.0)",
+        killed_by="test_what_is_not_finite_stands_at_the_same_places",
+    ),
+    mutant(
+        "any NaN will do",
+        "(got64.isnan() & want64.isnan())",
+        "(got64.isnan() | want64.isnan())",
+        killed_by="test_what_is_not_finite_stands_at_the_same_places",
+    ),
+    mutant(
+        "others' elements are looked at",
+        "        same |= bound.left\n",
+        "        same &= ~bound.left\n",
+        killed_by="test_what_is_left_to_others_is_not_looked_at",
+    ),
+    mutant(
+        "an element of any shape",
+        "    assert got.shape == want.shape, (got.shape, want.shape)\n",
+        "",
+        killed_by="test_nothing_holds_and_another_shape_or_dtype_is_no_comparison",
+    ),
+    mutant(
+        "an element of any dtype",
+        "    assert got.dtype == want.dtype, (got.dtype, want.dtype)\n",
+        "",
+        killed_by="test_nothing_holds_and_another_shape_or_dtype_is_no_comparison",
+    ),
+    mutant(
+        "a comparison in fp32",
+        "got64, want64 = got.detach().cpu().double(), want.detach().cpu().double()\n    same",
+        "got64, want64 = got.detach().cpu().float(), want.detach().cpu().float()\n    same",
+        killed_by="test_integers_are_compared_exactly",
+    ),
+    mutant(
+        "the spacing above",
+        "magnitude.log2().floor()",
+        "magnitude.log2().ceil()",
+        killed_by="test_spacing_is_the_step_to_the_neighbour",
+    ),
+    mutant(
+        "a sum's error grows with its terms",
+        "max(terms, 1) ** 0.5",
+        "max(terms, 1)",
+        killed_by="test_a_sum_s_error_grows_with_the_root_of_its_terms",
+    ),
+    mutant(
+        "what is exact may be off a little",
+        "Bound(0.0, because) for name",
+        "Bound(U, because) for name",
+        killed_by="test_exact_allows_nothing",
+    ),
+    mutant(
+        "a distance is not relative",
+        "return distance / size if size else distance",
+        "return distance",
+        killed_by="test_distances",
+    ),
+)
