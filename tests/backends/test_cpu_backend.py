@@ -9,6 +9,7 @@ The kernels here are this file's own, in plain `tl`: what holds for them holds f
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,6 +24,7 @@ import triton.language as tl
 from on_cpu import compilation_error, launch
 
 from dsv4_kernels import device as devices
+from dsv4_kernels.backends.linalg import lowering
 
 pytestmark = on_cpu.only
 
@@ -185,8 +187,22 @@ def test_bf16_to_fp32_is_exact() -> None:
     assert torch.equal(y.view(torch.int32)[numbers], want.view(torch.int32)[numbers])
 
 
-def test_a_product_is_rounded_before_it_is_added(generator: torch.Generator) -> None:
-    """As a tile and as a scalar."""
+NO_PROGRAM = "void dsv4_program(void) {}"  # what the runtime would run
+MULTIPLY_ADD = """module {
+  llvm.func @f(%a: f32, %b: f32, %c: f32) -> f32 {
+    %m = llvm.fmul %a, %b : f32
+    %s = llvm.fadd %m, %c : f32
+    llvm.return %s : f32
+  }
+}
+"""
+
+
+def test_a_product_is_rounded_before_it_is_added(
+    generator: torch.Generator, tmp_path: Path
+) -> None:
+    """As a tile, as a scalar, and as numbers that never see memory: the front half leaves a product
+    in a buffer, but the code generator must not depend on that."""
     a, b, c = torch.randn(3, 4099, generator=generator)
     c[::2] = -(a * b)[::2]  # one rounding would leave the error of the product, two leave zero
     product = a * b
@@ -199,6 +215,13 @@ def test_a_product_is_rounded_before_it_is_added(generator: torch.Generator) -> 
     y = torch.full_like(a, torch.nan)
     launch(_scalar_multiply_add_kernel, (1,), a, b, c, y, len(a))
     assert torch.equal(y, want)
+    (tmp_path / "f.so").write_bytes(
+        lowering.llvm_dialect_to_shared_object(MULTIPLY_ADD, NO_PROGRAM)
+    )
+    f = ctypes.CDLL(str(tmp_path / "f.so")).f
+    f.argtypes, f.restype = [ctypes.c_float] * 3, ctypes.c_float
+    for i in torch.nonzero(fused != want).flatten().tolist():
+        assert f(a[i], b[i], c[i]) == want[i], i
 
 
 # -- grids

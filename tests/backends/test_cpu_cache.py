@@ -72,6 +72,14 @@ def contents(folder: Path) -> dict[str, tuple[int, int]]:
 # -- damage
 
 
+def still_doubles(**options: Any) -> bool:
+    """`double`, where code that does not load is a verdict on the cache."""
+    try:
+        return double(**options)
+    except (AttributeError, OSError) as error:
+        pytest.fail(f"what is damaged was loaded: {error}")
+
+
 def lose(path: Path) -> None:
     path.unlink()
 
@@ -107,7 +115,7 @@ def test_a_damaged_kernel_is_compiled_again(name: str, damage: Any, cache: Path)
     (file,) = cache.rglob(name)
     good = file.read_bytes()
     damage(file)
-    assert double()
+    assert still_doubles()
     assert file.read_bytes() == good
     compiled = contents(cache)
     assert double()
@@ -121,7 +129,7 @@ def test_a_damaged_runtime_is_compiled_again(name: str, damage: Any, cache: Path
     (file,) = cache.rglob(name)
     good = file.read_bytes()
     damage(file)
-    assert double(shift=1)
+    assert still_doubles(shift=1)
     assert file.read_bytes() == good
 
 

@@ -11,10 +11,11 @@ from adversary import SMALL
 from dsv4_kernels import PrefillSparseAttn
 from dsv4_kernels.__main__ import main
 from dsv4_kernels.chains.prefill import SCHEDULES, wave_nodes
+from dsv4_kernels.commands.swimlane import command
 from dsv4_kernels.commands.swimlane.command import record
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs.prefill import make_inputs
-from dsv4_kernels.launcher.clocks import EventClock, Span, Timeline
+from dsv4_kernels.launcher.clocks import EventClock, HostClock, Span, Timeline
 from dsv4_kernels.launcher.graph import Node, edges
 from dsv4_kernels.launcher.order import in_order_of_issue
 from stand_in import StandIn
@@ -66,6 +67,29 @@ def test_every_launch_is_recorded_once(device, seed):
     for timeline in timelines:
         check_launches(timeline, SMALL.groups, 1)
         check_critical_path(timeline)
+
+
+@pytest.mark.parametrize(("makespans", "median"), [((5, 1, 3), 3), ((9, 7, 2, 8, 1), 7)])
+def test_of_the_runs_the_one_of_median_makespan_is_shown(makespans, median, monkeypatch, seed):
+    """The first run, which compiles, is none of them."""
+    node = issued(FLASH, 1, "decoupled", 8)[0]
+
+    class Clock(HostClock):
+        def read(self):
+            return [(Span(node, 0, end),) for end in (0.5, *makespans)]
+
+    monkeypatch.setattr(command, "HostClock", Clock)
+    monkeypatch.setattr(command.devices, "stream_api", lambda device: None)
+    inputs = make_inputs(SMALL, tokens=1, seed=seed)
+    (timeline,) = record(inputs, ["decoupled"], 8, len(makespans), lambda: None)
+    assert timeline.makespan == median
+
+
+def test_a_makespan_ends_with_the_last_to_end():
+    node = issued(FLASH, 1, "decoupled", 8)[0]
+    timeline = Timeline("decoupled", (Span(node, 0, 9), Span(node, 2, 4)))
+    assert timeline.makespan == 9
+    assert timeline.launches[1].duration == 2
 
 
 @every_schedule

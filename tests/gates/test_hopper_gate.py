@@ -43,6 +43,11 @@ def breaches(assembly=FITS, **what):
     return hold(compiled(**what), "FLASH", assembly).breaches
 
 
+def only(found):
+    assert len(found) == 1, found
+    return found[0]
+
+
 # -- what is read
 
 
@@ -83,12 +88,14 @@ def test_too_much_shared_memory_is_one_with_both_numbers():
 
 @pytest.mark.parametrize(("stores", "loads"), [(16, 12), (16, 0), (0, 12)])
 def test_a_spill_is_one(stores, loads):
-    (breach,) = breaches(Assembly(registers=255, spill_stores=stores, spill_loads=loads))
+    breach = only(breaches(Assembly(registers=255, spill_stores=stores, spill_loads=loads)))
     assert f"{stores} bytes stored and {loads} loaded" in breach
 
 
 def test_what_the_assembler_gave_up_is_one():
-    (breach,) = breaches(Assembly(96, 0, 0, given_up=("(C7510) Potential Performance Loss: ...",)))
+    breach = only(
+        breaches(Assembly(96, 0, 0, given_up=("(C7510) Potential Performance Loss: ...",)))
+    )
     assert "C7510" in breach
 
 
@@ -105,7 +112,10 @@ def test_a_dot_without_wgmma_is_one_and_a_vector_kernel_needs_none():
         (8, 96, 192 * 1024, 1),  # shared memory: 228 KiB, less one for each
         (4, 246, 96 * 1024, 2),  # registers: 248 x 128 are 31 744 of 65 536
         (8, 135, 96 * 1024, 1),  # registers: 136 x 256 are 34 816
+        (4, 81, 1024, 5),  # registers: given out by 8, 88 x 128 are 11 264
         (4, 26, 16, 16),  # threads: 2048
+        (8, 16, 0, 8),  # threads again, where registers are for 16
+        (1, 8, 7 * 1024, 28),  # shared memory: 8 KiB with the system's
         (1, 42, 0, 32),  # programs
         (8, 96, 240 * 1024, 0),
     ],

@@ -339,8 +339,28 @@ def test_frequencies_follow_the_formula(ratio: int) -> None:
     assert ((found.double() / expected - 1).abs() < 8 * 2.0**-24).all()
 
 
-def test_ramp_bounds() -> None:
-    assert yarn_ramp_bounds(64) == (15, 25)
+RAMPS = {
+    # P / 2 * log(65536 / (2 pi * turns)) / log(160000), at 32 turns rounded down, at 1 turn up.
+    2: (0, 1), 8: (1, 4), 16: (3, 7), 32: (7, 13), 64: (15, 25), 128: (30, 50), 512: (123, 198),
+    8192: (1978, 3163),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rope_dim", RAMPS)
+def test_ramp_bounds(rope_dim: int) -> None:
+    assert yarn_ramp_bounds(rope_dim) == RAMPS[rope_dim]
+
+
+@pytest.mark.parametrize("rope_dim", [8, 32, 128])
+@pytest.mark.parametrize("ratio", [4, 128])
+def test_frequencies_of_other_widths_follow_the_formula(ratio: int, rope_dim: int) -> None:
+    low, high = RAMPS[rope_dim]
+    pairs = torch.arange(rope_dim // 2, dtype=torch.float64)
+    plain = torch.exp(-2 * pairs / rope_dim * math.log(1.6e5))
+    interpolated = ((pairs - low) / (high - low)).clamp(0, 1)
+    expected = plain * (1 - interpolated) + plain / 16 * interpolated
+    found = inverse_frequencies(ratio, rope_dim).double()
+    assert ((found / expected - 1).abs() < 8 * 2.0**-24).all()
 
 
 def test_yarn_interpolates_slow_pairs_only() -> None:

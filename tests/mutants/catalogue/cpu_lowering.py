@@ -1,0 +1,26 @@
+"""What the CPU's machine code may do with a product and a sum."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+mutant = partial(
+    Mutant,
+    file="dsv4_kernels/backends/linalg/lowering.py",
+    tests="tests/backends/test_cpu_backend.py",
+)
+
+MUTANTS = (
+    mutant(
+        "a product and a sum become one instruction",
+        'translate_to_asm(str(module), target.triple, target.name, "", [], False, True)',
+        'translate_to_asm(str(module), target.triple, target.name, "", [], True, True)',
+        killed_by="test_a_product_is_rounded_before_it_is_added",
+    ),
+    mutant(
+        "the optimiser may fuse them",
+        'llvm.OPTIMIZE_O3, target.name, "", [], False)',
+        'llvm.OPTIMIZE_O3, target.name, "", [], True)',
+        equivalent="the flag is read by the code generator only; its own call refuses fusion.",
+    ),
+)
