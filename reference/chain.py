@@ -39,7 +39,8 @@ def prefill_segments(
     window: int = 128,
     schedule: str = "decoupled",
 ) -> dict[str, torch.Tensor]:
-    """For all T tokens: o_r and codes [T, G, R], scale [G, T] (decoupled), attn_out [T, D]."""
+    """For all T tokens: o_packed [G, T, J], o_r and codes [T, G, R], scale [G, T] (row_barrier:
+    row_scale [T]), attn_out [T, D]."""
     T = q.shape[0]
     slots = ori_kv.flatten(1, -2), ori_block_table, kv_overlay, cmp_kv.flatten(1, -2)
     waves: list[dict[str, torch.Tensor]] = []
@@ -57,12 +58,13 @@ def prefill_segments(
         if schedule == "row_barrier":
             codes, row_scale = row_quant(o_r)
             attn_out = proj_b_dequant(codes, wo_b, row_scale, live, wo_b_scale)
-            waves.append(dict(o_r=o_r, codes=codes, attn_out=attn_out))
+            made = dict(row_scale=row_scale)
         else:
             codes, scale = group_quant(o_r)
             attn_out = dequant_sum(proj_b(codes, wo_b), scale, live, wo_b_scale)
-            waves.append(dict(o_r=o_r, codes=codes, scale=scale, attn_out=attn_out))
-    by_token = {name: 1 if name == "scale" else 0 for name in waves[0]}
+            made = dict(scale=scale)
+        waves.append(made | dict(o_packed=o_packed, o_r=o_r, codes=codes, attn_out=attn_out))
+    by_token = {name: 1 if name in ("scale", "o_packed") else 0 for name in waves[0]}
     return {name: torch.cat([w[name] for w in waves], dim) for name, dim in by_token.items()}
 
 

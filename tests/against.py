@@ -11,11 +11,11 @@ import dsv4_kernels
 from dsv4_kernels import prefill_sparse_attn
 from dsv4_kernels.buffers import Buffers
 from dsv4_kernels.inputs.prefill import PrefillInputs
-from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.segments import SEGMENTS
 from poison import Poison, is_sentinel
 from reference.bounds import judge
+from reference.chain_bounds import HANDED_ON, judge_chain, whole
 from reference.compare import expected
 
 OUTPUTS = {name: segment.writes + segment.updates for name, segment in SEGMENTS.items()}
@@ -26,17 +26,27 @@ def chain(inputs: PrefillInputs, **options: Any) -> torch.Tensor:
     return prefill_sparse_attn(*inputs.args(), window=inputs.window, **options)
 
 
-def keeping(name: str) -> tuple[Executor, dict[int, torch.Tensor]]:
-    """An executor that runs in order, and what it keeps: a copy of one buffer of every wave."""
-    kept: dict[int, torch.Tensor] = {}
+def check_hand_overs(inputs: PrefillInputs, **options: Any) -> torch.Tensor:
+    """The chain's output, once all that it hands on was judged element by element."""
+    kept: dict[str, dict[int, torch.Tensor]] = {}
 
     def executor(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
         for node in nodes:
             node.run(waves)
-            if name in node.writes:
-                kept[node.wave] = waves[node.wave][name].clone()
+            for name in {*HANDED_ON} & {*node.writes, *node.updates}:
+                kept.setdefault(name, {})[node.wave] = waves[node.wave][name].clone()
 
-    return executor, kept
+    out = chain(inputs, executor=executor, **options)
+    if kept:
+        got = whole({name: [*by_wave.values()] for name, by_wave in kept.items()})
+        schedule = options.get("schedule", "decoupled")
+        verdicts = judge_chain(
+            inputs.to("cpu").args(), got | {"attn_out": out.cpu()}, window=inputs.window,
+            schedule=schedule,
+        )  # fmt: skip
+        for verdict in verdicts.values():
+            assert verdict.holds, str(verdict)
+    return out
 
 
 def run_kernel(

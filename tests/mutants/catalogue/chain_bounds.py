@@ -1,0 +1,92 @@
+"""What judges a chain's hand-overs, and the error of attention that it starts from."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+TESTS = "tests/reference/test_chain_bounds.py"
+mutant = partial(Mutant, file="reference/chain_bounds.py", tests=TESTS)
+oracle = partial(Mutant, file="reference/oracle.py", tests=TESTS)
+
+STEPS = "test_steps_are_boundaries_in_between"
+
+MUTANTS = (
+    mutant(
+        "any code may be one off",
+        "return torch.maximum(low, high)",
+        "return torch.maximum(low, high).clamp_min(1)",
+        killed_by="test_a_single_wrong_code_is_seen",
+    ),
+    mutant(
+        "a boundary below is not looked for",
+        "return torch.maximum(low, high)",
+        "return high",
+        killed_by=STEPS,
+    ),
+    mutant(
+        "a boundary above is not looked for",
+        "return torch.maximum(low, high)",
+        "return low",
+        killed_by=STEPS,
+    ),
+    mutant(
+        "a tie rounds one way only",
+        "slack = 2 * spacing(x, torch.float32)",
+        "slack = 0 * spacing(x, torch.float32)",
+        killed_by=STEPS,
+    ),
+    mutant(
+        "every group has an amax of its own",
+        "dims = (1, 2) if by_token else (2,)",
+        "dims = (2,)",
+        killed_by="test_a_single_wrong_code_is_seen",
+    ),
+    mutant(
+        "a sum may be anything near",
+        "Bound(o_r_error + U",
+        "Bound(o_r.double().abs() + U",
+        killed_by="test_a_sum_by_its_own_error",
+    ),
+    mutant(
+        "o_packed's difference makes none of o_r",
+        "wo_a.double()).abs() + of_sums",
+        "0 * wo_a.double()).abs() + of_sums",
+        killed_by="test_o_r_may_differ_by_what_o_packed_does_to_it",
+    ),
+    mutant(
+        "an output is held to the reference's codes",
+        "difference = (dequantised(got) - dequantised(want))",
+        "difference = (dequantised(got) + dequantised(want))",
+        killed_by="test_a_wrong_scale_reaches_the_output",
+    ),
+    mutant(
+        "rows behind the waves may be anything",
+        "allowed = torch.zeros(T, D, dtype=torch.float64)",
+        "allowed = torch.ones(T, D, dtype=torch.float64)",
+        killed_by="test_rows_behind_the_waves_that_ran_are_zeros",
+    ),
+    mutant(
+        "attention may be anything near",
+        "Bound(by_group(error),",
+        "Bound(by_group(error) + 1,",
+        killed_by="test_an_element_of_attention_by_its_own_error",
+    ),
+    oracle(
+        "an error of bf16 in every P ten times over",
+        "HALF_BF16 = 2.0**-8",
+        "HALF_BF16 = 2.0**-4",
+        killed_by="test_the_error_of_attention_is_of_its_rounding_s_size",
+    ),
+    oracle(
+        "no error for the scores",
+        "(HALF_BF16 + 4 * score + rounded)",
+        "(HALF_BF16 + rounded)",
+        killed_by="test_the_error_of_attention_is_of_its_rounding_s_size",
+    ),
+    oracle(
+        "dead rows may be off",
+        "error = torch.zeros(T, H, C, dtype=torch.float64)",
+        "error = torch.ones(T, H, C, dtype=torch.float64)",
+        killed_by="test_a_dead_token_s_attention_is_zero",
+    ),
+)
