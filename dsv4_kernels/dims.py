@@ -13,7 +13,8 @@ class Dims:
     Attributes:
         heads: H, query heads; there is one KV head.
         head_dim: C, width of a head and of a KV row; its last ``rope_dim`` elements are rotated.
-        rope_dim: P, rotated elements of a head, an even number.
+        rope_dim: P, rotated elements of a head, an even number; the kernels want a power of two
+            from 16 on.
         groups: G, groups of the output projection; divides ``heads``.
         o_lora_rank: R, outputs of the low-rank projection per group.
         hidden: D, hidden size of the model.

@@ -22,6 +22,7 @@ from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.launcher.plan import Captured, Plan
 from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.proj_b import MAX_RANK
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots
 from dsv4_kernels.segments.tiles import Tiles
@@ -96,7 +97,7 @@ class PrefillChain:
             f"[G, R, J=(H/G)*C] with G a divisor of H={H}, C={C}",
             f"G = {G}, J = {J}",
         )
-        contract.power_of_two("P", "freqs_cos", low=2)
+        contract.power_of_two("P", "freqs_cos", low=MIN_ROPE_DIM)
         contract.require(P <= C, "freqs_cos", f"[T, P] with P <= C={C}", f"P = {P}")
         contract.require(
             1 <= R <= MAX_RANK, "wo_a", f"[G, R, J] with R in 1..{MAX_RANK}", f"R = {R}"

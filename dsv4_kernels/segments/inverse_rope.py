@@ -24,6 +24,11 @@ from dsv4_kernels.segments.cost import moved_of_heads
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import Budget, Core, Tiles, extent
 
+# The halves of a row are whole blocks of 32 bytes, the unit of the unified buffer. Of shorter ones
+# the Ascend compiler makes a loop over rows whose calls share a scratch without a barrier, and
+# merge_norm's stores are not aligned: races, on the model of the cores.
+MIN_ROPE_DIM = 2 * 32 // 4
+
 
 @dataclass(frozen=True, kw_only=True)
 class InverseRopeTiles(Tiles):
@@ -86,7 +91,7 @@ def _inverse_rope_kernel(
 
 def _check(contract: Contract) -> None:
     H, P, G, J = (contract[letter] for letter in ("H", "P", "G", "J"))
-    contract.power_of_two("P", "o_rope", low=2)
+    contract.power_of_two("P", "o_rope", low=MIN_ROPE_DIM)
     heads = H // G if G and H % G == 0 else 0
     contract.require(
         contract["N"] * G * J == 0 or (heads > 0 and J % heads == 0 and J // heads >= P),

@@ -22,6 +22,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.column_bias import NEG
 from dsv4_kernels.segments.cost import moved_of_heads
+from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
@@ -113,7 +114,7 @@ def _check(contract: Contract, groups: int, rope_dim: int) -> None:
     contract.power_of_two("C", "o")
     groups = contract.integer("groups", groups, 1)
     contract.require(H % groups == 0, "groups", f"a divisor of H={H}", str(groups))
-    rope_dim = contract.integer("rope_dim", rope_dim, 2, C)
+    rope_dim = contract.integer("rope_dim", rope_dim, MIN_ROPE_DIM, C)
     contract.sizes.update(G=groups, P=rope_dim, J=H // groups * C)
     contract.power_of_two("P", "rope_dim")
 

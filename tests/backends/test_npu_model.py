@@ -11,7 +11,7 @@ import torch
 from dsv4_kernels.backends.hivm.report import Stopped
 from dsv4_kernels.gates.ascend.against_cpu import difference, same_bytes
 from dsv4_kernels.gates.ascend.execute import ExecutingDriver, How, execute, executing
-from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments import SEGMENTS, inverse_rope
 from on_model import FULL, PARTIAL, cases
 
 PART = "Ascend910B3"
@@ -34,6 +34,13 @@ def test_a_segment_equals_the_cpu_path_and_nothing_is_found(segment):
             if not same_bytes(got[name], value):
                 allowed = SEGMENTS[segment].rounded.get(name, 0)
                 assert difference(got[name], value) <= allowed, name
+
+
+def test_shorter_rows_than_the_contract_takes_would_race(monkeypatch):
+    monkeypatch.setattr(inverse_rope, "MIN_ROPE_DIM", 2)
+    case = cases(replace(PARTIAL, rope_dim=8), tokens=5, live=4)["inverse_rope"]
+    _, (report,) = on_model(case)
+    assert {*report.kinds()} == {"race"}
 
 
 @pytest.mark.parametrize("segment", SEGMENTS)

@@ -205,7 +205,7 @@ def test_pools_and_tables_may_grow(device, seed):
         ("q", "T", dict(tokens=7)),
         ("q", "H", dict(dims=dataclasses.replace(SMALL, heads=16))),
         ("q", "C", dict(dims=dataclasses.replace(SMALL, head_dim=32))),
-        ("freqs_cos", "P", dict(dims=dataclasses.replace(SMALL, rope_dim=8))),
+        ("freqs_cos", "P", dict(dims=dataclasses.replace(SMALL, rope_dim=32))),
         ("wo_a", "G", dict(dims=dataclasses.replace(SMALL, groups=4))),
         ("wo_a", "R", dict(dims=dataclasses.replace(SMALL, o_lora_rank=41))),
         ("wo_b", "D", dict(dims=dataclasses.replace(SMALL, hidden=73))),

@@ -31,7 +31,7 @@ MODELS = (
     SMALL,
     dataclasses.replace(SMALL, page_rows=12, window=7),
     Dims(
-        heads=3, head_dim=16, rope_dim=2, groups=3, o_lora_rank=5, hidden=9, window=1,
+        heads=3, head_dim=16, rope_dim=16, groups=3, o_lora_rank=5, hidden=9, window=1,
         index_topk=4, page_rows=1,
     ),
     Dims(

@@ -42,7 +42,7 @@ PROT_NONE = 0  # the mmap module has no name for it
 
 # No size is a multiple of its tile, the page size no power of two.
 RAGGED = Dims(
-    heads=6, head_dim=16, rope_dim=8, groups=2, o_lora_rank=10, hidden=12,
+    heads=6, head_dim=16, rope_dim=16, groups=2, o_lora_rank=10, hidden=12,
     window=11, index_topk=7, page_rows=3,
 )  # fmt: skip
 # Every tile is full: the last element of a tensor is the last lane of a tile. A page of the pools

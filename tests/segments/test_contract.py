@@ -24,7 +24,7 @@ from dsv4_kernels.segments.segment import Launch
 Arguments = dict[str, Any]
 
 DIMS = Dims(
-    heads=6, head_dim=16, rope_dim=8, groups=2, o_lora_rank=10, hidden=12,
+    heads=6, head_dim=16, rope_dim=16, groups=2, o_lora_rank=10, hidden=12,
     window=11, index_topk=7, page_rows=4,
 )  # fmt: skip
 T, N, FIRST = 5, 3, 1  # rows of the chunk; rows that a segment gets of it, and the first of them
@@ -360,7 +360,7 @@ def wrong_integers() -> Iterator[Any]:
         ("prefill_sparse_attn", "groups_per_launch", (0, -4), ">= 1"),
         ("prefill_sparse_attn", "waves_in_flight", (0, -1), ">= 1"),
         ("merge_norm", "groups", (0, -2), ">= 1"),
-        ("merge_norm", "rope_dim", (0, 1, 32), "in 2..16"),
+        ("merge_norm", "rope_dim", (0, 8, 32), "in 16..16"),
     ]
     for op in ("gather_kv", "column_bias"):
         bounds += [
@@ -444,9 +444,9 @@ def wrong_sizes() -> Iterator[Any]:
     for C in (8, 24):
         dims = dataclasses.replace(DIMS, head_dim=C)
         yield Wrong(chain, dict, ("q",), "C a power of two >= 16", f"^C = {C}$", dims)
-    for P in (0, 1, 6, 7):
+    for P in (0, 2, 8, 24):
         change = sized(chain, P=P)
-        yield Wrong(chain, change, ("freqs_cos",), "P a power of two >= 2", f"^P = {P}$")
+        yield Wrong(chain, change, ("freqs_cos",), "P a power of two >= 16", f"^P = {P}$")
     yield Wrong(chain, sized(chain, P=32), ("freqs_cos",), "P <= C=16", "^P = 32$")
     for pool in ("ori_kv", "cmp_kv"):
         two_heads = the(pool, lambda x: torch.stack([x, x], dim=2))
@@ -484,13 +484,14 @@ def wrong_sizes() -> Iterator[Any]:
     yield Wrong(op, lambda _: dict(groups=12), ("groups",), "^a divisor of H=6$", "^12$")
     yield Wrong(op, sized(op, C=24), ("o",), "C a power of two", "^C = 24$")
     yield Wrong(op, sized(op, NB=0), ("m",), "NB >= 1", "^NB = 0$")
-    for P in (3, 6, 12):
+    wide = dataclasses.replace(DIMS, head_dim=64)
+    for P in (24, 48):
         change = the("rope_dim", lambda _, P=P: P)
-        yield Wrong(op, change, ("rope_dim",), "P a power of two", f"^P = {P}$")
+        yield Wrong(op, change, ("rope_dim",), "P a power of two", f"^P = {P}$", wide)
 
     op = "inverse_rope"
-    for P in (0, 1, 6, 7):
-        yield Wrong(op, sized(op, P=P), ("o_rope",), "P a power of two >= 2", f"^P = {P}$")
+    for P in (0, 2, 8, 24):
+        yield Wrong(op, sized(op, P=P), ("o_rope",), "P a power of two >= 16", f"^P = {P}$")
     for sizes in (dict(G=4), dict(J=47), dict(H=0), dict(J=3 * 7), dict(G=12)):
         G, j = sizes.get("G", DIMS.groups), sizes.get("J", J)
         change = sized(op, **sizes)

@@ -15,10 +15,10 @@ from dsv4_kernels.segments import SEGMENTS
 from poison import is_sentinel
 
 SIZES = dict(
-    N=2, T=3, H=2, C=16, P=2, G=1, R=8, D=8, J=32, K=5, KP=128, NB=1, B=4,
+    N=2, T=3, H=2, C=16, P=16, G=1, R=8, D=8, J=32, K=5, KP=128, NB=1, B=4,
     ori_pages=1, ori_entries=1, cmp_pages=1, cmp_entries=1,
 )  # fmt: skip
-NUMBERS: dict[str, Any] = dict(num_tokens=3, window=4, first_token=0, groups=1, rope_dim=2)
+NUMBERS: dict[str, Any] = dict(num_tokens=3, window=4, first_token=0, groups=1, rope_dim=16)
 
 # Where a size of 0 must be a contract error: a loop that never runs leaves no sum behind, a scale
 # of nothing is none, an index has no page.

@@ -214,7 +214,7 @@ def test_there_is_room_for_the_own_tiles(name: str) -> None:
 
 
 def chain(tiles: Any) -> None:
-    dims = dataclasses.replace(FLASH, heads=8, groups=1, head_dim=16, rope_dim=2, hidden=16)
+    dims = dataclasses.replace(FLASH, heads=8, groups=1, head_dim=16, rope_dim=16, hidden=16)
     inputs = make_inputs(dims, tokens=2)
     dsv4_kernels.prefill_sparse_attn(*inputs.args(), window=inputs.window, tiles=tiles)
 
