@@ -19,12 +19,13 @@ UPSTREAM_TRITON := triton==3.6.0
 # Contracts of `make fuzz`.
 N ?= 2000
 
-.PHONY: help demo test bench fuzz mutants limits hopper-gate lint types format clean
+.PHONY: help demo test bench fuzz model-test mutants limits hopper-gate lint types format clean
 help:
 	@echo "demo         one CSA layer at full FLASH size, checked segment by segment"
 	@echo "test         every test"
 	@echo "bench        timings, at a CPU's sizes where there is nothing else"
 	@echo "fuzz         contracts drawn at random, N=$(N) of them"
+	@echo "model-test   the segments' tests on a model of the Ascend cores"
 	@echo "mutants      small wrong edits, each of which a named test must see"
 	@echo "limits       offsets past 2**31 elements and full lengths; minutes, 10 GB of memory"
 	@echo "hopper-gate  every kernel compiled for sm_90, in .venv-hopper"
@@ -53,6 +54,11 @@ fuzz: $(INSTALLED)
 	@seq $(JOBS) | OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$$((($(N) + $(JOBS) - 1) / $(JOBS))) \
 		xargs -P $(JOBS) -I{} $(BIN)/python -m pytest tests/laws/test_fuzz.py --durations=1 \
 		--hypothesis-seed=$(SEED){}
+
+# The segments' own tests, their launches executed as final Ascend IR; a minute and a half. One
+# thread: products are of single tiles, for which two wait for each other longer than they work.
+model-test: $(INSTALLED)
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests/segments --model
 
 mutants: $(INSTALLED)
 	@PYTHONPATH=tests $(BIN)/python -m mutants

@@ -11,6 +11,41 @@ import torch
 from dsv4_kernels import device as devices
 from poison import Poison
 
+# The part whose final IR `--model` executes, and how many cube cores grids are made for: few, so
+# that a program has several tasks.
+MODEL_PART, MODEL_CORES = "Ascend910B3", 2
+LAUNCHES = pytest.StashKey[int]()  # that ran there
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    words = "launches run as final Ascend IR on the model of the cores, which must find nothing"
+    parser.addoption("--model", action="store_true", help=words)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LAUNCHES] = 0
+
+
+@pytest.fixture(autouse=True)
+def _on_the_model(request: pytest.FixtureRequest) -> Iterator[None]:
+    """With `--model`, every launch on CPU tensors."""
+    if not request.config.getoption("model"):
+        yield
+        return
+    from dsv4_kernels.gates.ascend.execute import executing
+
+    with executing(MODEL_PART, cube_cores=MODEL_CORES) as reports:
+        yield
+    request.config.stash[LAUNCHES] += len(reports)
+    found = [str(report) for report in reports if report.findings]
+    assert not found, "\n".join(found)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if terminalreporter.config.getoption("model"):
+        launches = terminalreporter.config.stash[LAUNCHES]
+        terminalreporter.write_line(f"{launches} launches ran on the model of the cores")
+
 
 @pytest.fixture(scope="session")
 def device() -> torch.device:

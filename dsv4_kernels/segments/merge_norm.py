@@ -137,7 +137,6 @@ SEGMENT = Segment(
     "merge_norm", MergeNormTiles, reads=("m", "l", "o", "live_slots", "attn_sink"),
     writes=("o_packed", "o_rope"), numbers=("groups", "rope_dim"), by_groups=True,
     check=_check, launch=_launch, cost=moved_of_heads("nope"),
-    rounded={"o_packed": 2**-8, "o_rope": 1e-6},  # exp's ulp; o_packed is bf16
 )  # fmt: skip
 
 

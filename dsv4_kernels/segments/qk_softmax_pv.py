@@ -7,9 +7,8 @@ Blocks are independent and merge_norm joins them: an online softmax inside this 
 save the traffic of o on A2/A3, where the rescale sits on the vector core and every block's P.V
 crosses L0C -> GM -> UB anyway.
 
-On Ascend P . kv is added up in fp32 by parts of 32 columns, since kv's 512 fill L0B, where the CPU
-path adds up 128 exactly. So o may differ in its rounding, and by an element of P: an ulp of exp
-may round it the other way in bf16.
+On Ascend's cube P . kv of C = 512 is added up in fp32 by parts of 32 columns (half of L0B is 32 KiB
+= 32 x 512 bf16), where the CPU path adds up all 128 exactly: o differs by fp32 rounding alone.
 """
 
 from __future__ import annotations
@@ -144,7 +143,7 @@ def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> 
 SEGMENT = Segment(
     "qk_softmax_pv", QkSoftmaxPvTiles, reads=("q", "kv", "bias"), writes=("m", "l", "o"),
     numbers=("softmax_scale",), check=_check, launch=_launch, cost=_cost,
-    rounded={"l": 1e-6, "o": 1e-4},
+    rounded={"o": 2**-20},  # four sums of 32 columns instead of one of 128
 )  # fmt: skip
 
 

@@ -45,13 +45,14 @@ def breaches(
     tiles: Any = ProjATiles(),
     budget: Budget = BUDGET,
     scalar_loops: int = 0,
+    unaligned_casts: int = 0,
     cube_cores: int = 20,
     retries: tuple[str, ...] = (),
     **plan: Any,
 ) -> list[str]:
     compiled = Compiled(segment, tiles, AscendKernel(retries=retries))
     changed = dataclasses.replace(PLAN, **plan)
-    counts = Counts(scalar_loops=scalar_loops)
+    counts = Counts(scalar_loops=scalar_loops, unaligned_casts=unaligned_casts)
     return list(gate._breaches(compiled, changed, budget, counts, cube_cores))
 
 
@@ -102,6 +103,11 @@ def test_a_scalar_loop_is_one_unless_the_segment_has_it():
             used={"UB": 0, "L1": 0, "L0C": 0},
         )  # fmt: skip
         assert found == ([f"{loops} scalar loops over tensor elements"] if wrong else [])
+
+
+def test_an_unaligned_cast_of_bf16_is_one():
+    breach = only(breaches(unaligned_casts=3))
+    assert breach == "3 casts of bf16 that is not on 32 bytes: they do nothing"
 
 
 @pytest.mark.parametrize(

@@ -121,6 +121,35 @@ def test_a_loop_over_elements_is_seen():
 
 
 @pytest.mark.parametrize(
+    ("offset", "source", "target", "seen"),
+    [
+        (0, "float", "bfloat16_t", 0),
+        (32, "bfloat16_t", "float", 0),
+        (30, "bfloat16_t", "float", 15),
+        (8, "float", "bfloat16_t", 15),
+        (8, "float", "int32_t", 0),
+    ],
+)
+def test_casts_of_bf16_off_32_bytes_are_counted(offset, source, target, seen):
+    """Of the source, which comes from an address of its own."""
+    wide = {"float": "f32", "bfloat16_t": "bf16", "int32_t": "i32"}
+    body = "\n".join(
+        [
+            f"      %at = arith.constant {offset} : i64",
+            f"      %a = hivm.hir.pointer_cast(%at) : memref<8x{wide[source]}, "
+            "#hivm.address_space<ub>>",
+            f"      %b = hivm.hir.pointer_cast(%c0) : memref<8x{wide[target]}, "
+            "#hivm.address_space<ub>>",
+            f"      func.call @vcast_{source}_to_{target}_1d_with_mode(%a, %b, %c0) : () -> ()",
+            f"      func.call @vcast_{source}_to_{target}_1d_with_mode(%b, %b, %c0) : () -> ()",
+        ]
+    )
+    assert walk(body).unaligned_casts == seen
+    swapped = body.replace("mode(%a, %b", "mode(%b, %a")
+    assert walk(swapped).unaligned_casts == seen
+
+
+@pytest.mark.parametrize(
     ("body", "message"),
     [
         ("      func.call @teleport_1d(%cast, %ub) : () -> ()", "library function `teleport_1d`"),

@@ -100,8 +100,8 @@ def test_rounding_is_allowed_up_to_its_bound():
         found = against_cpu.Executed(differences, {}, 0, "", 1, 1, 0.0)
         return len([*found.breaches("qk_softmax_pv")])
 
-    assert breaches(l=1e-6, o=1e-4) == 0
-    assert breaches(l=2e-6, o=1e-4) == breaches(l=1e-6, o=2e-4) == breaches(m=1e-12) == 1
+    assert breaches(o=2**-20) == 0
+    assert breaches(o=2**-19) == breaches(m=1e-12) == breaches(o=2**-20, l=1e-12) == 1
     assert breaches(o=torch.nan) == 1
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from dsv4_kernels.backends.hivm.memory import Space, View, dense
 from dsv4_kernels.backends.hivm.scalar import Function, functions
+from dsv4_kernels.backends.hivm.vector import is_aligned
 
 # What a scalar load of an argument gives: every slot is live and names the overlay's first row.
 LOADED: dict[str, int] = {
@@ -42,6 +43,7 @@ class Counts:
     vector: int = 0  # vector instructions, as library calls
     scalar_loads: int = 0  # single elements of global memory
     scalar_loops: int = 0  # loops in the code that touch a tile element by element
+    unaligned_casts: int = 0  # casts from or to bf16 of buffers that are not on 32 bytes
     calls: dict[str, int] = field(default_factory=dict)
 
     def add_call(self, name: str, operands: Sequence[Any]) -> None:
@@ -58,6 +60,8 @@ class Counts:
             self.macs += math.prod(operands[3:6])  # M, K, N after both operands and the init flag
         elif not name.startswith("set_l1_"):  # fills L1 with zeros: neither moves nor computes
             self.vector += 1
+            if name.startswith("vcast_") and "bfloat16_t" in name:
+                self.unaligned_casts += not all(is_aligned(view) for view in operands[:2])
 
 
 # Library functions by the beginning of their names. nd2nz loads into L1 in the cube's fractal

@@ -104,6 +104,12 @@ MUTANTS = (
         killed_by="test_a_scalar_loop_is_one_unless_the_segment_has_it",
     ),
     gate(
+        "casts that do nothing are no breach",
+        "if counts.unaligned_casts:",
+        "if False:",
+        killed_by="test_an_unaligned_cast_of_bf16_is_one",
+    ),
+    gate(
         "cube cores are not compared",
         "if (plan.cube_cores, plan.vector_cores) != (cube_cores, 2 * cube_cores):",
         "if plan.vector_cores != 2 * plan.cube_cores:",
@@ -222,6 +228,18 @@ MUTANTS = (
         "counts.scalar_loops += function.element_loops",
         "counts.scalar_loops += 0",
         killed_by="test_a_loop_over_elements_is_seen",
+    ),
+    counts(
+        "casts are looked at where they come from only",
+        "for view in operands[:2])",
+        "for view in operands[:1])",
+        killed_by="test_casts_of_bf16_off_32_bytes_are_counted",
+    ),
+    counts(
+        "casts of every type must be aligned",
+        'name.startswith("vcast_") and "bfloat16_t" in name',
+        'name.startswith("vcast_")',
+        killed_by="test_casts_of_bf16_off_32_bytes_are_counted",
     ),
     counts(
         "one program stands for all",
