@@ -32,7 +32,7 @@ def chunk(request):
 
 def test_every_segment_keeps_its_claims(chunk):
     preset, part, compiled = chunk
-    assert [c.segment for c in compiled] == SEGMENTS
+    assert sorted(c.segment for c in compiled) == sorted(SEGMENTS)
     for c in compiled:
         row = hold(c, preset, part)
         assert not row.breaches, (c.segment, row.breaches)
@@ -94,7 +94,7 @@ def test_the_command_prints_json_and_exits_by_the_verdict(capsys):
     printed = json.loads(capsys.readouterr().out)
     rows = printed["segments"]
     assert [fact["A_K_TILE"] for fact in printed["a_k_tile"]] == [128, 256, 512]
-    assert [row["segment"] for row in rows] == SEGMENTS
+    assert sorted(row["segment"] for row in rows) == sorted(SEGMENTS)
     assert all(row["breaches"] == [] for row in rows)
     arguments = ["--preset", "FLASH", "--part", "Ascend910B3", "--segment", "group_quant"]
     assert main(["ascend", "--json", *arguments, "--tile", "group_quant.block_r=512"]) == 1
