@@ -77,3 +77,8 @@ def __getattr__(name: str) -> Any:
     device.require_triton()
     module = _MODULES.get(name, f"segments.{name}")
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    """The public names too that nobody has asked for yet."""
+    return sorted({*globals(), *__all__})

@@ -30,11 +30,11 @@ LAYERS = (
     ("inputs", "launcher", "segments"),
     ("weights",),
     ("contract", "device"),
-    ("backends", "buffers", "dims"),
+    ("backends", "buffers", "dims", "untraced"),
 )
 # The public names, the command line and the CPU's driver are imported when they are asked for.
 LATE = {("device", "backends"), ("__init__", "segments")}
-WITHOUT_TRITON = ("launcher", "buffers", "dims", "contract", "inputs", "weights")
+WITHOUT_TRITON = ("launcher", "untraced", "buffers", "dims", "contract", "inputs", "weights")
 NO_SEGMENT = {"segment", "tiles", "slots", "cost"}  # what segments share
 
 

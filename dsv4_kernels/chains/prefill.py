@@ -26,6 +26,7 @@ from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.proj_b import MAX_RANK
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots
 from dsv4_kernels.segments.tiles import Tiles
+from dsv4_kernels.untraced import untraced
 
 # Tokens per wave: the seed's prefill chunk. Scratch is about 1.8 MiB a token at FLASH (K = 640),
 # so a wave needs about 230 MiB however long the chunk.
@@ -164,6 +165,7 @@ class PrefillSparseAttn:
     Raises ContractError.
     """
 
+    @untraced
     def __init__(
         self,
         *args: Any,
@@ -203,6 +205,7 @@ class PrefillSparseAttn:
         """Memory that the plan holds between runs, its output left out."""
         return self._plan.workspace_bytes
 
+    @untraced
     def run(self, *args: Any, out: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:
         """Run the chain on the current stream, without synchronising and allocating nothing.
 
@@ -219,6 +222,7 @@ class PrefillSparseAttn:
         """
         return self._plan.run(_named(args, kwargs, self._weights), out)
 
+    @untraced
     def capture(self, *args: Any, out: torch.Tensor | None = None, **kwargs: Any) -> Captured:
         """Record a run as a graph, whose replays cost the host one launch.
 
@@ -231,6 +235,7 @@ class PrefillSparseAttn:
         return self._plan.capture(_named(args, kwargs, self._weights), out)
 
 
+@untraced
 def prefill_sparse_attn(
     q: torch.Tensor,  # [T, H, C] bf16
     ori_kv: torch.Tensor,  # [pages, B, C] or [pages, B, 1, C] bf16

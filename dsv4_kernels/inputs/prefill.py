@@ -13,6 +13,7 @@ never the identity, and some pages belong to nobody here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,28 +126,31 @@ def make_inputs(
             f"{capacity}"
         )
 
-    generator = torch.Generator().manual_seed(seed)
-    ratio = LAYER_RATIOS[layer]
-    slots = (start + tokens) // ratio if ratio else 0
+    with torch.device("cpu"):  # whatever the caller's default device
+        generator = torch.Generator().manual_seed(seed)
+        ratio = LAYER_RATIOS[layer]
+        slots = (start + tokens) // ratio if ratio else 0
 
-    attn_sink = torch.randn(dims.heads, generator=generator)
-    if dims.heads > 1:
-        attn_sink[::SINKLESS_HEAD_STEP] = -torch.inf
-    # A weight of variance 1/inputs keeps N(0, 1) activations at their size.
-    wo_a = _normal(
-        (dims.groups, dims.o_lora_rank, dims.group_inputs), generator, std=dims.group_inputs**-0.5
-    )
-    wo_b, wo_b_scale = _draw_wo_b(dims, generator)
+        attn_sink = _randn((dims.heads,), generator)
+        if dims.heads > 1:
+            attn_sink[::SINKLESS_HEAD_STEP] = -torch.inf
+        # A weight of variance 1/inputs keeps N(0, 1) activations at their size.
+        wo_a = _normal(
+            (dims.groups, dims.o_lora_rank, dims.group_inputs),
+            generator,
+            std=dims.group_inputs**-0.5,
+        )
+        wo_b, wo_b_scale = _draw_wo_b(dims, generator)
 
-    # The model RMS-normalises both q and KV, hence N(0, 1).
-    q = _normal((capacity, dims.heads, dims.head_dim), generator)
-    kv_overlay = _normal((capacity, dims.head_dim), generator)
-    ori_kv, ori_block_table = _paged_pool(dims.window, SPARE_PAGES, dims, generator)
-    cmp_kv, cmp_block_table = _paged_pool(slots, SPARE_PAGES if ratio else 0, dims, generator)
-    indices, lens = _draw_indices(dims, layer, start, capacity, generator)
-    freqs_cos, freqs_sin = rope_tables(
-        torch.arange(start, start + capacity), compress_ratio=ratio, rope_dim=dims.rope_dim
-    )
+        # The model RMS-normalises both q and KV, hence N(0, 1).
+        q = _normal((capacity, dims.heads, dims.head_dim), generator)
+        kv_overlay = _normal((capacity, dims.head_dim), generator)
+        ori_kv, ori_block_table = _paged_pool(dims.window, SPARE_PAGES, dims, generator)
+        cmp_kv, cmp_block_table = _paged_pool(slots, SPARE_PAGES if ratio else 0, dims, generator)
+        indices, lens = _draw_indices(dims, layer, start, capacity, generator)
+        freqs_cos, freqs_sin = rope_tables(
+            torch.arange(start, start + capacity), compress_ratio=ratio, rope_dim=dims.rope_dim
+        )
     return PrefillInputs(
         q=q,
         ori_kv=ori_kv,
@@ -167,11 +171,16 @@ def make_inputs(
     ).to(device)
 
 
+def _randn(shape: Sequence[int], generator: torch.Generator) -> torch.Tensor:
+    """N(0, 1) in fp32, whatever the caller's default dtype."""
+    return torch.randn(shape, generator=generator, dtype=torch.float32)
+
+
 def _normal(shape: tuple[int, ...], generator: torch.Generator, std: float = 1.0) -> torch.Tensor:
     """N(0, std**2) rounded to bf16; drawn in fp32, block by block to keep the fp32 copy small."""
     values = torch.empty(shape, dtype=torch.bfloat16)
     for block in values.view(-1).split(BLOCK_ELEMENTS):
-        block.copy_(torch.randn(block.shape, generator=generator) * std)
+        block.copy_(_randn(block.shape, generator) * std)
     return values
 
 
@@ -179,10 +188,10 @@ def _draw_wo_b(dims: Dims, generator: torch.Generator) -> tuple[torch.Tensor, to
     """wo_b [D, G*R] int8 and wo_b_scale [D] fp32, quantised from N(0, 1/(G*R))."""
     columns = dims.groups * dims.o_lora_rank
     codes = torch.empty(dims.hidden, columns, dtype=torch.int8)
-    scale = torch.empty(dims.hidden)
+    scale = torch.empty(dims.hidden, dtype=torch.float32)
     for block in row_blocks(dims.hidden, columns):
         rows = block.stop - block.start
-        weights = torch.randn(rows, columns, generator=generator) * columns**-0.5
+        weights = _randn((rows, columns), generator) * columns**-0.5
         codes[block], scale[block] = quantise_rows(weights)
     return codes, scale
 
@@ -244,6 +253,6 @@ def _top_slots(slots_seen: torch.Tensor, topk: int, generator: torch.Generator) 
         [n, min(topk, max(slots_seen))] int64; only the first min(topk, slots_seen) of a row count.
     """
     most = int(slots_seen.max())
-    scores = torch.randn(len(slots_seen), most, generator=generator)
+    scores = _randn((len(slots_seen), most), generator)
     scores.masked_fill_(torch.arange(most) >= slots_seen[:, None], -torch.inf)
     return scores.topk(min(topk, most), dim=1).indices

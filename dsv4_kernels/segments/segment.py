@@ -21,6 +21,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved
 from dsv4_kernels.segments.tiles import Tiles
+from dsv4_kernels.untraced import untraced
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,7 @@ class Segment:
         with device.on(next(iter(outputs.values()))) as target:
             return self._launch(contract, target, tiles).run
 
+    @untraced
     def __call__(self, tiles: Tiles | None, **buffers: Any) -> Any:
         """Check, launch, and return the outputs: the body of a segment's public function."""
         contract, values = self.checked(buffers, buffers.get("group_range"))

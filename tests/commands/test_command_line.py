@@ -28,6 +28,14 @@ WRONG = [
     ("graph --groups 0", "argument --groups: must be a whole number above 0, got 0"),
     ("graph --groups ²", "argument --groups: must be a whole number above 0, got ²"),
     ("graph --groups-per-launch -1", "--groups-per-launch: must be a whole number above 0, got -1"),
+    (
+        "ascend --segment proj_a --tile proj_a.block_t=1048576",
+        "proj_a: `tiles` must be of block_t * block_r <= 1048576, got 1048576 * 128",
+    ),
+    (
+        f"ascend --segment proj_a --tile proj_a.block_t={2**40}",
+        f"a block_t that is a power of two in 16..1048576, got block_t = {2**40}",
+    ),
     ("accuracy --tokens 0", "`--tokens` must be at least 1, got 0"),
     ("accuracy --from nowhere.json", "No such file or directory: 'nowhere.json'"),
     (f"accuracy --from {ROOT / 'pyproject.toml'}", "not the JSON of a study"),

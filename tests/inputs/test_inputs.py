@@ -410,3 +410,28 @@ def test_angles_of_far_positions_are_fp32(ratio: int) -> None:
 def test_tables_refuse_what_no_layer_has(ratio: int, rope_dim: int) -> None:
     with pytest.raises(ValueError, match="must be"):
         rope_tables(torch.arange(3), compress_ratio=ratio, rope_dim=rope_dim)
+
+
+@pytest.mark.parametrize("layer", RATIO)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_the_defaults_of_the_caller_change_no_bit(layer, dtype):
+    """Neither a default dtype nor a default device, in drawing what is always the same bits."""
+    want = make_inputs(SMALL, layer=layer, tokens=5, start=20, seed=3)
+    torch.set_default_dtype(dtype)
+    torch.set_default_device("meta")
+    try:
+        got = make_inputs(SMALL, layer=layer, tokens=5, start=20, seed=3)
+    except RuntimeError as error:  # what meta tensors cannot do
+        got = error
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert isinstance(got, PrefillInputs), got
+    for name in ARGUMENTS:
+        a, b = getattr(got, name), getattr(want, name)
+        if isinstance(b, torch.Tensor):
+            assert a.dtype == b.dtype, name
+            assert a.device == b.device, name
+            assert a.equal(b), name
+        else:
+            assert a == b, name
