@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from dsv4_kernels.contract import ContractError
-from dsv4_kernels.device import MissingDependency
+from dsv4_kernels.device import MissingDependency, require_triton
 
 # {command: (module with `add_options` and a function of the command's name, help)}
 COMMANDS = {
@@ -49,6 +49,8 @@ def _module(command: str) -> ModuleType:
     try:
         return importlib.import_module(f"dsv4_kernels.commands.{COMMANDS[command][0]}")
     except ModuleNotFoundError as error:
+        if error.name == "triton":
+            require_triton()  # which says how to get one
         if error.name != "dsv4_kernels.commands.study":
             raise
         raise MissingDependency(

@@ -18,6 +18,7 @@ import torch
 import dsv4_kernels
 from dsv4_kernels import MissingDependency
 from dsv4_kernels import device as devices
+from dsv4_kernels.__main__ import COMMANDS
 from dsv4_kernels.device import Target, cpu, npu
 from dsv4_kernels.device.target import CoreMemory
 
@@ -109,9 +110,45 @@ except ImportError as error:
     best, segment, launch = python(script, hidden, CUDA_VISIBLE_DEVICES="").splitlines()
     assert best == "cpu"
     assert segment == launch
-    assert segment.startswith("MissingDependency no Triton is installed: pip install ")
-    for extra in ("[npu]", "[cpu]"):
-        assert f"'dsv4-kernels{extra}'" in segment
+    assert segment == (
+        "MissingDependency no Triton is installed: pip install -e '.[cpu]' in a checkout of "
+        "dsv4-kernels, or with [npu] on Ascend, [cuda] on NVIDIA"
+    )
+
+
+def test_without_triton_a_command_is_one_sentence() -> None:
+    script = """
+import contextlib, io, warnings
+warnings.simplefilter("ignore")  # torch tells that there is no numpy
+from dsv4_kernels.__main__ import COMMANDS, main
+for command in COMMANDS:
+    for options in ([], ["--help"]):
+        with contextlib.redirect_stderr(io.StringIO()) as said:
+            code = main([command, *options])
+        print(code, said.getvalue(), end="")
+"""
+    said = python(script, ("triton", "ascendnpuir")).splitlines()
+    assert len(said) == 2 * len(COMMANDS), said
+    assert all(line.startswith("2 dsv4_kernels: no Triton is installed: ") for line in said), said
+
+
+@needs_cpu_backend
+def test_an_interpreter_in_the_compilers_place_is_refused() -> None:
+    script = """
+import contextlib, io, torch
+from dsv4_kernels import MissingDependency
+from dsv4_kernels.__main__ import main
+try:
+    from dsv4_kernels import group_quant
+except MissingDependency as error:
+    print(error)
+with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()):
+    print(main(["demo", "--tokens", "1"]), file=said)
+print(said.getvalue())
+"""
+    launch, command, code = python(script, TRITON_INTERPRET="1").splitlines()
+    assert launch.startswith("TRITON_INTERPRET=1 takes Triton's compiler away")
+    assert (command, code) == (f"dsv4_kernels: {launch}", "2")
 
 
 @pytest.mark.parametrize("name", [n for n in dsv4_kernels.__all__ if n.islower()])
@@ -146,7 +183,7 @@ class driver:
         (tmp_path / name).write_text(source)
     message = python(FAILING_LAUNCH, path_first=str(tmp_path))
     assert message.startswith("MissingDependency CPU tensors need triton-ascend (")
-    assert "pip install 'dsv4-kernels[cpu]'" in message
+    assert "pip install -e '.[cpu]' in a checkout of dsv4-kernels" in message
     assert "without upstream triton" in message
 
 
@@ -154,7 +191,7 @@ class driver:
 def test_without_the_part_that_lowers_linalg() -> None:
     message = python(FAILING_LAUNCH, ("ascendnpuir",))
     assert message.startswith("MissingDependency CPU tensors need ascendnpu-ir (")
-    assert "pip install 'dsv4-kernels[cpu]'" in message
+    assert "pip install -e '.[cpu]' in a checkout of dsv4-kernels" in message
 
 
 @needs_cpu_backend

@@ -20,6 +20,8 @@ from typing import Any
 from triton.backends.ascend import compiler as ascend
 from triton.backends.compiler import AttrsDescriptor, BaseBackend, GPUTarget
 
+from dsv4_kernels.backends.missing import MissingDependency, with_extra
+
 Stage = Callable[[Any, dict[str, Any]], Any]
 
 
@@ -87,10 +89,10 @@ class FrontHalfBackend(BaseBackend):
 
 @functools.cache
 def bishengir(tool: str) -> Path:
-    """Path of a program that ascendnpu-ir ships; ImportError where it is not installed."""
+    """Path of a program that ascendnpu-ir ships; MissingDependency where it is not installed."""
     spec = importlib.util.find_spec("ascendnpuir")
     if spec is None or not spec.submodule_search_locations:
-        raise ImportError(f"{tool} comes with ascendnpu-ir: pip install 'dsv4-kernels[cpu]'")
+        raise MissingDependency(f"{tool} comes with ascendnpu-ir: {with_extra('cpu')}")
     return Path(spec.submodule_search_locations[0]) / "bin" / tool
 
 

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from dsv4_kernels.backends.missing import MissingDependency
+from dsv4_kernels.backends.missing import MissingDependency, with_extra
 from dsv4_kernels.device import cpu, cuda, npu
 from dsv4_kernels.device.target import Target
 
-__all__ = ["MissingDependency", "Target"]
+__all__ = ["MissingDependency", "Target", "with_extra"]
 
 _CPU = torch.device("cpu")
 _FAMILIES: dict[str, ModuleType] = {"npu": npu, "cuda": cuda, "cpu": cpu}  # the best first
@@ -263,7 +263,11 @@ def require_triton() -> Any:
         if error.name != "triton":
             raise  # an installation that is broken, not missing
         raise MissingDependency(
-            "no Triton is installed: pip install 'dsv4-kernels[npu]' on Ascend, "
-            "'dsv4-kernels[cuda]' on NVIDIA, 'dsv4-kernels[cpu]' on any CPU"
+            f"no Triton is installed: {with_extra('cpu')}, or with [npu] on Ascend, [cuda] on "
+            "NVIDIA"
         ) from error
+    if os.environ.get("TRITON_INTERPRET", "0") == "1":
+        raise MissingDependency(
+            "TRITON_INTERPRET=1 takes Triton's compiler away, which these kernels need: unset it"
+        )
     return triton

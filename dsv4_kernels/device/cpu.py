@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dsv4_kernels.backends.missing import MissingDependency
+from dsv4_kernels.backends.missing import MissingDependency, with_extra
 from dsv4_kernels.device.target import Target
 
 NOTHING = contextlib.nullcontext()
@@ -29,8 +29,8 @@ def driver(triton: Any) -> Any:
     if missing:
         raise MissingDependency(
             f"CPU tensors need {' and '.join(missing)} (the kernels run there as the code of the "
-            "Ascend compiler's front half): pip install 'dsv4-kernels[cpu]' in an environment "
-            "without upstream triton"
+            f"Ascend compiler's front half): {with_extra('cpu')}, into an environment without "
+            "upstream triton"
         )
     from dsv4_kernels.backends import linalg
 

@@ -85,6 +85,8 @@ class Plan:
         self._wave_tokens = contract.integer("wave_tokens", wave_tokens, 1)
         if waves_in_flight is not None:
             waves_in_flight = contract.integer("waves_in_flight", waves_in_flight, 1)
+        known = executor is None or callable(executor)
+        contract.require(known, "executor", "callable with nodes and waves", repr(executor))
         self.device: torch.device = arguments["q"].device
         self._api = devices.stream_api(self.device)
         self._chain = chain

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.device import MissingDependency
+from dsv4_kernels.device import MissingDependency, with_extra
 from dsv4_kernels.weights.matrix import Named
 from dsv4_kernels.weights.names import LayerNames, layer_names
 
@@ -172,7 +172,5 @@ def _safetensors() -> tuple[Any, type[Exception]]:
     try:
         from safetensors import SafetensorError, safe_open
     except ModuleNotFoundError as error:
-        raise MissingDependency(
-            "checkpoints need safetensors: pip install 'dsv4-kernels[weights]'"
-        ) from error
+        raise MissingDependency(f"checkpoints need safetensors: {with_extra('weights')}") from error
     return safe_open, SafetensorError

@@ -598,6 +598,13 @@ def test_few_bindings_are_remembered(device, seed):
     assert len(plan._plan._bindings) == MOST_BINDINGS
 
 
+def test_a_plan_refuses_an_executor_that_cannot_be_called(seed):
+    inputs = make_inputs(SMALL, tokens=1, start=40, seed=seed)
+    message = "`executor` must be callable with nodes and waves, got 'streams'"
+    with pytest.raises(ContractError, match=message):
+        plan_of(inputs, executor="streams")
+
+
 @every_schedule
 def test_only_what_is_written_has_memory(schedule, device, seed):
     """A plan holds the buffers of its own schedule, each as large as its wave or its chunk."""

@@ -506,6 +506,11 @@ def wrong_sizes() -> Iterator[Any]:
         change = the("schedule", lambda _, schedule=schedule: schedule)
         one_of, got = "^one of decoupled, row_barrier$", f"^{re.escape(repr(schedule))}$"
         yield Wrong(chain, change, ("schedule",), one_of, got)
+    for executor in ("streams", 3):
+        yield Wrong(
+            chain, lambda _, executor=executor: dict(executor=executor), ("executor",),
+            "^callable with nodes and waves$", f"^{re.escape(repr(executor))}$",
+        )  # fmt: skip
     for G, R in ((2, 0), (2, MAX_RANK // 2 + 1)):
         change = sized("proj_b_dequant", G=G, R=R)
         got = f"^G\\*R = {G * R}$"

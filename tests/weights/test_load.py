@@ -482,7 +482,7 @@ def test_a_path_to_nothing(tmp_path):
 def test_a_missing_safetensors_is_said(tmp_path, monkeypatch):
     (tmp_path / "a.safetensors").touch()
     monkeypatch.setitem(sys.modules, "safetensors", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'dsv4-kernels\[weights\]'"):
+    with pytest.raises(MissingDependency, match=r"pip install -e '\.\[weights\]'"):
         load(tmp_path, 0)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from dsv4_kernels.device import MissingDependency
+from dsv4_kernels.device import MissingDependency, with_extra
 from dsv4_kernels.launcher.clocks import Span, Timeline, lanes
 from dsv4_kernels.segments import SEGMENTS
 
@@ -15,9 +15,7 @@ try:
     from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 except ImportError as error:
-    raise MissingDependency(
-        "the picture needs matplotlib: pip install 'dsv4-kernels[bench]'"
-    ) from error
+    raise MissingDependency(f"the picture needs matplotlib: {with_extra('bench')}") from error
 
 _INK, _GRID, _LANE, _CRITICAL = "#222222", "#e4e4e4", "#f6f6f4", "#111111"
 # Pastels, which carry dark text; with more than twelve segments some share one, told by labels.

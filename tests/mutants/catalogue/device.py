@@ -5,6 +5,8 @@ from functools import partial
 from mutants.mutant import Mutant
 
 npu = partial(Mutant, file="dsv4_kernels/device/npu.py", tests="tests/test_device.py")
+devices = partial(Mutant, file="dsv4_kernels/device/__init__.py", tests="tests/test_device.py")
+main = partial(Mutant, file="dsv4_kernels/__main__.py", tests="tests/test_device.py")
 
 MUTANTS = (
     npu(
@@ -54,5 +56,17 @@ MUTANTS = (
         '"TRITON_ENABLE_TASKQUEUE", "true"',
         '"TRITON_ENABLE_TASKQUEUE", "false"',
         killed_by="test_launches_without_a_queue_are_warned_of[None-False]",
+    ),
+    devices(
+        "Triton's interpreter is let through",
+        'os.environ.get("TRITON_INTERPRET", "0") == "1"',
+        'os.environ.get("TRITON_INTERPRET", "0") == "2"',
+        killed_by="test_an_interpreter_in_the_compilers_place_is_refused",
+    ),
+    main(
+        "a command without Triton is a traceback",
+        'if error.name == "triton":',
+        'if error.name == "tritton":',
+        killed_by="test_without_triton_a_command_is_one_sentence",
     ),
 )

@@ -200,6 +200,12 @@ MUTANTS = (
         killed_by="test_the_allocator_keeps_the_memory_for_every_stream_that_ran",
     ),
     mutant(
+        "any executor will do",
+        "known = executor is None or callable(executor)",
+        "known = True",
+        killed_by="test_a_plan_refuses_an_executor_that_cannot_be_called",
+    ),
+    mutant(
         "workspace that nobody uses",
         "if b.lifetime == lifetime and n in written]",
         "if b.lifetime == lifetime]",

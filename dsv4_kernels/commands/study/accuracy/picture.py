@@ -8,16 +8,14 @@ from typing import Any
 from dsv4_kernels.commands.study.accuracy.granularity import SCHEMES, Errors
 from dsv4_kernels.commands.study.accuracy.study import Study
 from dsv4_kernels.commands.study.accuracy.tables import POINT_NAMES, percent
-from dsv4_kernels.device import MissingDependency
+from dsv4_kernels.device import MissingDependency, with_extra
 from reference import ROUNDING_POINTS
 
 try:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 except ImportError as error:
-    raise MissingDependency(
-        "the picture needs matplotlib: pip install 'dsv4-kernels[bench]'"
-    ) from error
+    raise MissingDependency(f"the picture needs matplotlib: {with_extra('bench')}") from error
 
 INK, FAINT = "#24292f", "#d0d7de"
 OURS = "#0969da"
