@@ -2,6 +2,7 @@
 
     from dsv4_kernels import prefill_sparse_attn           # the whole chain
     from dsv4_kernels import gather_kv, qk_softmax_pv      # or its segments, in segments/
+    from dsv4_kernels import prefill_sparse_attn_heads, grouped_o_proj  # or its two halves
 
 | segment        | core     | reads                                  | writes             |
 |----------------|----------|----------------------------------------|--------------------|
@@ -35,6 +36,7 @@ from dsv4_kernels.device import MissingDependency
 
 if TYPE_CHECKING:
     from dsv4_kernels.chains.prefill import PrefillSparseAttn, prefill_sparse_attn
+    from dsv4_kernels.chains.seams import grouped_o_proj, prefill_sparse_attn_heads
     from dsv4_kernels.segments.column_bias import column_bias
     from dsv4_kernels.segments.dequant_sum import dequant_sum
     from dsv4_kernels.segments.gather_kv import gather_kv
@@ -55,9 +57,11 @@ __all__ = [
     "dequant_sum",
     "gather_kv",
     "group_quant",
+    "grouped_o_proj",
     "inverse_rope",
     "merge_norm",
     "prefill_sparse_attn",
+    "prefill_sparse_attn_heads",
     "proj_a",
     "proj_b",
     "proj_b_dequant",
@@ -68,6 +72,8 @@ __all__ = [
 _MODULES = {
     "prefill_sparse_attn": "chains.prefill",
     "PrefillSparseAttn": "chains.prefill",
+    "prefill_sparse_attn_heads": "chains.seams",
+    "grouped_o_proj": "chains.seams",
 }  # others: segments/
 
 

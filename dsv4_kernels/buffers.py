@@ -30,13 +30,14 @@ _LETTER: dict[Axis, str] = {"tokens": "N", "groups": "G"}
 @dataclass(frozen=True)
 class Buffer:
     """shape: entries apart by blanks, each a letter or a product of letters. dtype: of a tensor, or
-    `int` for a plain number."""
+    `int` for a plain number. wider: a dtype that a caller may want instead."""
 
     name: str
     shape: str
     dtype: torch.dtype | type[int]
     lifetime: Lifetime
     meaning: str
+    wider: torch.dtype | None = None
 
     @functools.cached_property
     def axes(self) -> dict[Axis, int]:
@@ -85,7 +86,8 @@ def _table() -> Iterator[Buffer]:
     yield Buffer("row_scale", "N", fp32, "wave", "scale of the codes per token")
     yield Buffer("partial", "G N D", int32, "wave", "second projection, a sum per group")
 
-    yield Buffer("attn_out", "N D", bf16, "output", "the layer's attention output")
+    # fp32 is a rank's part of it, which `tp.reduce` adds to the others' before the one rounding.
+    yield Buffer("attn_out", "N D", bf16, "output", "the layer's attention output", wider=fp32)
 
 
 BUFFERS: dict[str, Buffer] = {buffer.name: buffer for buffer in _table()}

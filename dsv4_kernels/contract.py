@@ -73,8 +73,11 @@ class Contract:
     def buffer(self, name: str, value: Any, argument: str | None = None) -> torch.Tensor:
         """A tensor with the shape and dtype of the buffer of this name."""
         buffer = BUFFERS[name]
-        assert isinstance(buffer.dtype, torch.dtype), f"{name} is a number"
-        return self.tensor(argument or name, value, self._own(buffer.shape), buffer.dtype)
+        dtype = buffer.dtype
+        assert isinstance(dtype, torch.dtype), f"{name} is a number"
+        if buffer.wider is not None and getattr(value, "dtype", None) == buffer.wider:
+            dtype = buffer.wider
+        return self.tensor(argument or name, value, self._own(buffer.shape), dtype)
 
     def tensor(self, argument: str, value: Any, shape: str, dtype: torch.dtype) -> torch.Tensor:
         """A contiguous tensor of `shape` and `dtype` on the device of the tensors before it."""

@@ -108,11 +108,15 @@ class PrefillChain:
 
     def nodes(self, sizes: Mapping[str, int]) -> tuple[Node, ...]:
         """Those of one wave: attention, then the projection."""
-        return tuple(
-            node
-            for form in self._forms
-            for node in form(self._segments, sizes, self._groups_per_launch)
-        )
+        return self.attention(sizes) + self.projection(sizes)
+
+    def attention(self, sizes: Mapping[str, int]) -> tuple[Node, ...]:
+        """Those that make o_packed."""
+        return tuple(self._forms[0](self._segments, sizes, self._groups_per_launch))
+
+    def projection(self, sizes: Mapping[str, int]) -> tuple[Node, ...]:
+        """Those that make attn_out of it."""
+        return tuple(self._forms[1](self._segments, sizes, self._groups_per_launch))
 
     def numbers(self, sizes: Mapping[str, int]) -> dict[str, Any]:
         """What the segments take beside tensors, the same in every run."""
@@ -158,6 +162,8 @@ class PrefillSparseAttn:
         executor: runs the nodes; by default a stream per lane where there are streams and two
             launches may run at a time.
         tiles: tiles to use instead of a segment's own, by the segment's name.
+        out_dtype: of the plan's own output. torch.float32 is a rank's part before the one rounding,
+            for `tp.reduce`.
 
     A plan may be run from any stream and any thread: its runs come one after the other, in the
     order of their calls. Plans are independent of each other. No run has a gradient.
@@ -176,6 +182,7 @@ class PrefillSparseAttn:
         groups_per_launch: int = GROUPS_PER_LAUNCH,
         executor: Executor | None = None,
         tiles: Mapping[str, Tiles] | None = None,
+        out_dtype: torch.dtype = torch.bfloat16,
         **kwargs: Any,
     ) -> None:
         arguments = _named(args, kwargs, {})
@@ -187,6 +194,7 @@ class PrefillSparseAttn:
             wave_tokens=wave_tokens,
             waves_in_flight=waves_in_flight,
             executor=executor,
+            out_dtype=out_dtype,
         )
         self._weights = {name: arguments[name] for name in WEIGHTS}
 
@@ -215,10 +223,10 @@ class PrefillSparseAttn:
         Args:
             *args, **kwargs: as for the plan. Pools and tables may be of other sizes than the
                 plan's, K smaller; weights that are not given are the plan's.
-            out: output, [T, D] bf16, apart from every argument; by default the plan's own, which
-                its next run overwrites.
+            out: output, [T, D] bf16 or fp32, apart from every argument; by default the plan's own,
+                which its next run overwrites.
 
-        Returns attn_out [T, D] bf16. Raises ContractError before anything is launched or written.
+        Returns attn_out [T, D]. Raises ContractError before anything is launched or written.
         """
         return self._plan.run(_named(args, kwargs, self._weights), out)
 
@@ -261,6 +269,7 @@ def prefill_sparse_attn(
     groups_per_launch: int = GROUPS_PER_LAUNCH,
     executor: Executor | None = None,
     tiles: Mapping[str, Tiles] | None = None,
+    out_dtype: torch.dtype = torch.bfloat16,
 ) -> torch.Tensor:
     """DeepSeek-V4's prefill sparse attention, through to its grouped INT8 output projection.
 
@@ -275,11 +284,12 @@ def prefill_sparse_attn(
         num_tokens: live tokens, 0..T; later rows of the output are zeros.
         freqs_cos, freqs_sin: RoPE tables of the tokens, the first P/2 columns are used.
         wo_a, wo_b, wo_b_scale: output projection; wo_b is quantised per output channel.
-        out: output, [T, D] bf16; allocated if None.
-        window, wave_tokens, waves_in_flight, schedule, groups_per_launch, executor, tiles: as
-            `PrefillSparseAttn` takes them, which is what to use for one set of shapes many times.
+        out: output, [T, D] bf16 or fp32; allocated if None.
+        window, wave_tokens, waves_in_flight, schedule, groups_per_launch, executor, tiles,
+            out_dtype: as `PrefillSparseAttn` takes them, which is what to use for one set of shapes
+            many times.
 
-    Returns attn_out [T, D] bf16, on the current stream and without synchronising. There is no
+    Returns attn_out [T, D], on the current stream and without synchronising. There is no
     gradient. Raises ContractError before anything is launched or written.
     """
     arguments = (
@@ -295,6 +305,7 @@ def prefill_sparse_attn(
         groups_per_launch=groups_per_launch,
         executor=executor,
         tiles=tiles,
+        out_dtype=out_dtype,
     )
     return plan.run(*arguments, out=out)
 

@@ -67,6 +67,7 @@ class Plan:
         waves_in_flight: copies of the workspace, and so waves that may run at a time; 2 where the
             device has streams and the chunk more than one wave, if None.
         executor: runs the nodes; `executors.default` if None.
+        out_dtype: of the plan's own output, bf16 or fp32.
 
     A plan may be run from any stream and any thread: its runs come one after the other, in the
     order of their calls. Plans are independent of each other. Raises ContractError.
@@ -80,6 +81,7 @@ class Plan:
         wave_tokens: int,
         waves_in_flight: int | None = None,
         executor: Executor | None = None,
+        out_dtype: torch.dtype = torch.bfloat16,
     ) -> None:
         contract = chain.check(arguments)
         self._wave_tokens = contract.integer("wave_tokens", wave_tokens, 1)
@@ -87,6 +89,9 @@ class Plan:
             waves_in_flight = contract.integer("waves_in_flight", waves_in_flight, 1)
         known = executor is None or callable(executor)
         contract.require(known, "executor", "callable with nodes and waves", repr(executor))
+        may = out_dtype in (torch.bfloat16, torch.float32)
+        contract.require(may, "out_dtype", "torch.bfloat16 or torch.float32", repr(out_dtype))
+        self._out_dtype = out_dtype
         self.device: torch.device = arguments["q"].device
         self._api = devices.stream_api(self.device)
         self._chain = chain
@@ -120,7 +125,8 @@ class Plan:
 
         Args:
             arguments: by name; pools, tables and K may be of other sizes than the plan's.
-            out: output, [T, D] bf16; by default the plan's own, which its next run overwrites.
+            out: output, [T, D] bf16 or fp32; by default the plan's own, which its next run
+                overwrites.
 
         Returns attn_out. Raises ContractError before anything is launched or written.
         """
@@ -238,7 +244,7 @@ class Plan:
         if self._attn_out is None:
             with torch.inference_mode(False):
                 shape = (self._sizes["T"], self._sizes["D"])
-                self._attn_out = torch.empty(shape, dtype=torch.bfloat16, device=self.device)
+                self._attn_out = torch.empty(shape, dtype=self._out_dtype, device=self.device)
             self._turns.keep(self._attn_out)
         return self._attn_out
 
@@ -304,7 +310,7 @@ class Plan:
 class Captured:
     """A recorded run. `replay` repeats it on what its tensors hold now, on the current stream."""
 
-    attn_out: torch.Tensor  # [T, D] bf16
+    attn_out: torch.Tensor  # [T, D] bf16 or fp32
     _graph: Any
     _turns: Turns
     _arguments: Buffers  # kept alive: the graph knows their addresses

@@ -49,7 +49,7 @@ def _dequant_sum_kernel(
     scale_ptr,  # [G, N] fp32
     live_slots_ptr,  # [N] int32
     wo_b_scale_ptr,  # [D] fp32
-    attn_out_ptr,  # [N, D] bf16
+    attn_out_ptr,  # [N, D] bf16 or fp32
     N,
     G: tl.constexpr,
     D: tl.constexpr,
@@ -77,7 +77,7 @@ def _dequant_sum_kernel(
         alive = tl.load(live_slots_ptr + t0 + t, mask=in_tokens, other=0) > 0
         out = tl.where(alive[:, None], acc * wo_b_scale[None, :], 0.0)
         tile_ptr = attn_out_ptr + t0 * D + t[:, None] * D
-        tl.store(tile_ptr + d[None, :], out.to(tl.bfloat16), mask=mask)
+        tl.store(tile_ptr + d[None, :], out.to(attn_out_ptr.dtype.element_ty), mask=mask)
 
 
 def _check(contract: Contract) -> None:
@@ -118,7 +118,7 @@ def dequant_sum(
         live_slots: a token with none gets exact zeros, whatever its scale and wo_b_scale hold.
         wo_b_scale: weight scale per output channel.
 
-    Returns attn_out [N, D] bf16. Raises ContractError.
+    Returns attn_out [N, D] bf16, or as given: fp32 is not rounded. Raises ContractError.
     """
     return SEGMENT(
         tiles, partial=partial, scale=scale, live_slots=live_slots, wo_b_scale=wo_b_scale,

@@ -61,7 +61,7 @@ def _proj_b_dequant_kernel(
     row_scale_ptr,  # [N] fp32
     live_slots_ptr,  # [N] int32
     wo_b_scale_ptr,  # [D] fp32
-    attn_out_ptr,  # [N, D] bf16
+    attn_out_ptr,  # [N, D] bf16 or fp32
     N,
     K: tl.constexpr,
     D: tl.constexpr,
@@ -93,7 +93,7 @@ def _proj_b_dequant_kernel(
         out = tl.where(alive[:, None], out, 0.0)
         tile_ptr = attn_out_ptr + t0 * D + d0 + t[:, None] * D
         in_tile = in_tokens[:, None] & in_hidden[None, :]
-        tl.store(tile_ptr + d[None, :], out.to(tl.bfloat16), mask=in_tile)
+        tl.store(tile_ptr + d[None, :], out.to(attn_out_ptr.dtype.element_ty), mask=in_tile)
 
 
 def _check(contract: Contract) -> None:
@@ -142,7 +142,7 @@ def proj_b_dequant(
         live_slots: a token with none gets exact zeros, whatever the scales hold.
         wo_b_scale: weight scale per output channel.
 
-    Returns attn_out [N, D] bf16. Raises ContractError.
+    Returns attn_out [N, D] bf16, or as given: fp32 is not rounded. Raises ContractError.
     """
     return SEGMENT(
         tiles, codes=codes, wo_b=wo_b, row_scale=row_scale, live_slots=live_slots,

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from against import check_segment, run_kernel
+from dsv4_kernels import dequant_sum
+from reference.bounds import U
 from reference.compare import expected
 
 
@@ -83,3 +85,25 @@ def test_a_negative_scale_of_a_channel_is_only_a_sign(generator, device, poison)
     )
     assert torch.equal(bound.allowed, mirrored.allowed)
     assert (bound.allowed > 0).all()
+
+
+def test_fp32_is_what_bf16_rounds(generator, device, poison):
+    """A rank's part of the sum, equal to the reference's before its rounding."""
+    inputs = draw(generator, device, N=11, G=3, D=600)
+    inputs["live_slots"][4] = 0
+    out = poison.tensor(11, 600, dtype=torch.float32)
+    got = dequant_sum(**inputs, attn_out=out)
+    assert got is out
+    assert torch.equal(got.bfloat16(), run_kernel("dequant_sum", inputs, poison)["attn_out"])
+    assert not got.equal(got.bfloat16().float())
+    want = torch.zeros(11, 600)
+    for g in range(3):
+        want += inputs["partial"][g].cpu().float() * inputs["scale"][g].cpu()[:, None]
+    want *= inputs["wo_b_scale"].cpu()
+    want[4] = 0
+    # The bound of the reference, without the spacing of a bf16.
+    magnitude = (inputs["partial"].double().abs() * inputs["scale"].double()[..., None]).sum(0)
+    allowed = 2 * (3 + 2) * U * (magnitude * inputs["wo_b_scale"].double()).cpu()
+    deviation = (got.cpu().double() - want.double()).abs()
+    assert (deviation - allowed).max() <= 0
+    assert not got[4].view(torch.int32).any()

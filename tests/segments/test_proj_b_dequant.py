@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from against import check_segment, run_kernel
+from dsv4_kernels import proj_b_dequant
 from dsv4_kernels.segments.proj_b_dequant import ProjBDequantTiles
 
 
@@ -84,3 +85,17 @@ def test_tiles_change_no_bit(generator, device, poison):
     want = run_kernel("proj_b_dequant", inputs, poison)["attn_out"]
     tiles = ProjBDequantTiles(block_t=16, block_d=128, b_k_tile=128)
     assert torch.equal(run_kernel("proj_b_dequant", inputs, poison, tiles=tiles)["attn_out"], want)
+
+
+def test_fp32_is_what_bf16_rounds(generator, device, poison):
+    """A rank's part, to the bit: an exact sum and two products."""
+    inputs = draw(generator, device)
+    inputs["live_slots"][2] = 0
+    out = poison.tensor(5, 72, dtype=torch.float32)
+    assert proj_b_dequant(**inputs, attn_out=out) is out
+    assert torch.equal(out.bfloat16(), run_kernel("proj_b_dequant", inputs, poison)["attn_out"])
+    codes, wo_b = inputs["codes"].cpu().flatten(1).double(), inputs["wo_b"].cpu().double()
+    want = (codes @ wo_b.T).float() * inputs["row_scale"].cpu()[:, None]
+    want = want * inputs["wo_b_scale"].cpu()
+    want[2] = 0
+    assert torch.equal(out.cpu(), want)
