@@ -55,10 +55,9 @@ fuzz: $(INSTALLED)
 		xargs -P $(JOBS) -I{} $(BIN)/python -m pytest tests/laws/test_fuzz.py --durations=1 \
 		--hypothesis-seed=$(SEED){}
 
-# The segments' own tests, their launches executed as final Ascend IR; a minute and a half. One
-# thread: products are of single tiles, for which two wait for each other longer than they work.
+# The segments' own tests, their launches executed as final Ascend IR; a minute and a half.
 model-test: $(INSTALLED)
-	@OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest tests/segments --model
+	@$(BIN)/python -m pytest tests/segments --model
 
 mutants: $(INSTALLED)
 	@PYTHONPATH=tests $(BIN)/python -m mutants

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 
 import pytest
-import torch
 
 from dsv4_kernels import prefill_sparse_attn
-from dsv4_kernels.backends.hivm.report import Stopped
 from dsv4_kernels.chains.prefill import SCHEDULES, wave_nodes
 from dsv4_kernels.gates.ascend.against_cpu import difference, same_bytes
-from dsv4_kernels.gates.ascend.execute import ExecutingDriver, How, execute, executing
+from dsv4_kernels.gates.ascend.execute import How, executing
 from dsv4_kernels.inputs.prefill import make_inputs
 from dsv4_kernels.segments import SEGMENTS, inverse_rope
 from on_model import FULL, PARTIAL, Case, cases
@@ -90,59 +87,3 @@ def test_the_chain_equals_the_cpu_path_to_the_bit(dims, schedule, seed):
     assert not any(report.findings for report in reports)
     assert same_bytes(got, run())
     assert got[:3].abs().amax(1).min() > 0
-
-
-def captured(monkeypatch, segment):
-    """A segment's launch, as it is executed."""
-    launches = []
-    launched = ExecutingDriver.launched
-    monkeypatch.setattr(
-        ExecutingDriver, "launched", lambda self, x: (launches.append(x), launched(self, x))
-    )
-    on_model(SMALL[segment])
-    return launches[0]
-
-
-@pytest.mark.parametrize(
-    ("segment", "least"), [("qk_softmax_pv", 12), ("group_quant", 10), ("dequant_sum", 8)]
-)
-def test_missing_waits_are_races(segment, least, monkeypatch):
-    launch = captured(monkeypatch, segment)
-    waits = [
-        number
-        for number, line in enumerate(launch.hivm.splitlines(), 1)
-        if re.search(r"hir\.(wait_flag|sync_block_wait|pipe_barrier)\[", line)
-        and "PIPE_ALL" not in line
-    ]
-    reported = [n for n in waits if "race" in execute(launch, PART, How(deaf={n})).kinds()]
-    assert len(reported) >= least, f"{len(reported)} of {len(waits)}"
-
-
-@pytest.mark.parametrize(
-    ("pattern", "new", "kind"),
-    [
-        (r"(call @mma_tile_bfloat16_t_to_float_tb\(%\w+, %\w+), %true", r"\1, %false", "unwritten"),
-        (r"sync_block_set\[<CUBE>, <PIPE_FIX>", "sync_block_set[<CUBE>, <PIPE_MTE2>", "race"),
-        (r"sync_block_set\[<VECTOR>, <PIPE_MTE3>", "sync_block_set[<VECTOR>, <PIPE_V>", "race"),
-    ],
-)
-def test_damage_is_seen_by_its_name(pattern, new, kind, monkeypatch):
-    launch = captured(monkeypatch, "qk_softmax_pv")
-    damaged, count = re.subn(pattern, new, launch.hivm)
-    assert count
-    assert kind in execute(replace(launch, hivm=damaged), PART).kinds()
-
-
-def test_a_flag_that_nobody_sets_is_a_deadlock(monkeypatch):
-    launch = captured(monkeypatch, "group_quant")
-    line = next(x for x in launch.hivm.splitlines() if "hir.set_flag[" in x)
-    with pytest.raises(Stopped, match=r"deadlock.*waits for"):
-        execute(replace(launch, hivm=launch.hivm.replace(line, "", 1)), PART)
-
-
-def test_a_tensor_that_is_too_short_is_out_of_bounds(monkeypatch):
-    launch = captured(monkeypatch, "group_quant")
-    name = next(k for k, v in launch.arguments.items() if isinstance(v, torch.Tensor))
-    cut = launch.arguments[name].reshape(-1)[:-8].clone()
-    with pytest.raises(Stopped, match="out of bounds"):
-        execute(replace(launch, arguments={**launch.arguments, name: cut}), PART)

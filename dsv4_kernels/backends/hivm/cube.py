@@ -227,10 +227,18 @@ class _Parts:
 
 def _exact_product(a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """a . b^T of one part, before its one rounding: fp32 holds sums of int8 products exactly (a
-    part is at most 1024 long, 2**24 / 2**14), fp64 those of bf16 nearly always."""
+    part is at most 1024 long, 2**24 / 2**14), fp64 those of bf16 nearly always.
+
+    In blocks that OpenBLAS leaves to one thread: two wait for each other longer than they work,
+    many times longer where the machine has other work.
+    """
     kind = np.float32 if a.dtype == np.int8 else np.float64
+    rows, columns, length = len(a), len(b), a.shape[1]
+    wide = 64 if columns % 64 == 0 else FRACTAL
+    left = a.astype(kind).reshape(-1, 1, FRACTAL, length)
+    right = b.astype(kind).reshape(1, -1, wide, length).swapaxes(-1, -2)
     with np.errstate(all="ignore"):  # poison multiplies too
-        return a.astype(kind) @ b.astype(kind).T
+        return (left @ right).swapaxes(1, 2).reshape(rows, columns)
 
 
 def _part_length(widest: int, size: int) -> tuple[int, bool]:
