@@ -13,14 +13,14 @@ from rich.progress import Progress
 from rich.table import Table
 
 from dsv4_kernels.commands import terminal
-from dsv4_kernels.commands.options import add_gate, positive
+from dsv4_kernels.commands.options import add_gate, add_verbose, positive
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend.against_cpu import CAPACITY, LIVE, execute_chunk
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.gate import AscendRow, a_k_tile_facts, hold
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk, part_target
 from dsv4_kernels.gates.chunk import Compiled
-from dsv4_kernels.gates.options import WIDTH, chosen_tiles, in_parallel, require_known
+from dsv4_kernels.gates.options import chosen_tiles, in_parallel, require_known
 from dsv4_kernels.segments import SEGMENTS
 
 
@@ -48,6 +48,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="with --execute: compile each kernel N times and execute every different code",
     )
     parser.add_argument("--save", metavar="DIR", help="keep Triton IR, linalg and HIVM there")
+    add_verbose(parser, "which buffers take turns, in a wider table")
 
 
 def ascend(
@@ -60,14 +61,17 @@ def ascend(
     save: str | None,
     execute: bool,
     compilations: int,
+    verbose: bool,
 ) -> bool:
     """Compile, hold, execute and print; True if no segment breaks what it claims."""
     require_known("part", parts, PARTS)
     require_known("segment", segments, SEGMENTS)
     chosen = chosen_tiles(tiles, part_target(parts[0]))  # one family of devices, one set of tiles
-    console = terminal.console(WIDTH, stderr=as_json)
+    console = terminal.console(terminal.WIDTH, stderr=as_json)
     if compilations > 1 and not execute:
         raise ValueError("`--compilations` needs `--execute`")
+    if save is not None:
+        Path(save).mkdir(parents=True, exist_ok=True)  # before anything is compiled in vain
     jobs = [(preset, part, segments, chosen, save) for preset in presets for part in parts]
     rows: list[AscendRow] = []
     with terminal.progress(console, words=36, transient=True) as progress:
@@ -84,10 +88,16 @@ def ascend(
         }
         print(json.dumps(printed, indent=1))
     else:
-        console.print(_plan_table(rows))
-        console.print(_counts_table(rows))
-        if execute:
-            console.print(_executed_table(rows))
+        for preset in presets:
+            for part in parts:
+                here = [row for row in rows if (row.preset, row.part) == (preset, part)]
+                console.print(_plan_table(here, f"{preset}, {part}", verbose))
+                if execute:
+                    console.print(_executed_table(here, f"{preset}, {part}"))
+            # One part is enough: what is moved and computed does not depend on the cores.
+            of_a_part = [row for row in rows if (row.preset, row.part) == (preset, parts[0])]
+            console.print(_bytes_table(of_a_part, preset))
+            console.print(_instructions_table(of_a_part, preset))
         console.print(_a_k_tile_table(parts[0], presets[0]))
     broken = [row for row in rows if row.breaches]
     for row in broken:
@@ -133,92 +143,89 @@ def _save(compiled: Compiled[AscendKernel], folder: Path) -> None:
         (folder / f"{compiled.segment}.{stage}.mlir").write_text(text)
 
 
-def _plan_table(rows: Sequence[AscendRow]) -> Table:
-    table = Table(title="compiled for Ascend: cores and memory (KiB per core, of its limit)")
-    table.add_column("segment", no_wrap=True)
-    for heading in ("preset", "part", "core"):
-        table.add_column(heading)
-    for heading in ("UB", "L1", "L0C", "workspace", "retries", "s"):
+def _plan_table(rows: Sequence[AscendRow], where: str, verbose: bool) -> Table:
+    limits = next((row.plan.limits for row in rows if row.plan is not None), {})
+    title = f"compiled for {where}: cores, and KiB per core"
+    table = terminal.table(title, "segment", "core")
+    for memory in ("UB", "L1", "L0C"):
+        of = f" of {limits[memory] // 1024}" if limits else ""
+        table.add_column(memory + of, justify="right")
+    for heading in ("scratch", "retries"):
         table.add_column(heading, justify="right")
-    table.add_column("double-buffered", overflow="fold")
     table.add_column("")
+    if verbose:
+        table.add_column("double-buffered", overflow="fold")
     for row in rows:
         plan = row.plan
         state = "[red]breach[/red]" if row.breaches else "[green]ok[/green]"
         if plan is None:
-            table.add_row(row.segment, row.preset, row.part, *[""] * 8, state)
+            table.add_row(row.segment, *[""] * 6, state)
             continue
-        used = [
-            f"{plan.used[m] / 1024:.1f}/{plan.limits[m] // 1024}" if plan.used[m] else "-"
-            for m in ("UB", "L1", "L0C")
-        ]
+        used = [f"{plan.used[m] / 1024:.1f}" if plan.used[m] else "-" for m in ("UB", "L1", "L0C")]
+        doubled = ", ".join(plan.doubled) if plan.core != "AIV" else f"{len(plan.doubled)} in UB"
         table.add_row(
             row.segment,
-            row.preset,
-            row.part,
             plan.core,
             *used,
             f"{plan.workspace // 1024}" if plan.workspace else "-",
             str(len(row.retries)),
-            f"{row.compile_seconds:.2f}",
-            ", ".join(plan.doubled) if plan.core != "AIV" else f"{len(plan.doubled)} in UB",
             state,
+            *([doubled] if verbose else []),
         )
     return table
 
 
-def _counts_table(rows: Sequence[AscendRow]) -> Table:
-    """One part is enough: what is moved and computed does not depend on the number of cores."""
-    table = Table(
-        title="counted in the compiled code, for one chunk of 128 tokens (MiB; no time is derived)",
-        caption="minimum: each input once, each output once",
+def _bytes_table(rows: Sequence[AscendRow], preset: str) -> Table:
+    table = terminal.table(
+        f"{preset}, counted in the compiled code for one chunk of 128 tokens: MiB",
+        "segment",
+        caption="minimum: each input once, each output once; no time is derived",
     )
-    table.add_column("segment", no_wrap=True)
-    table.add_column("preset")
-    headings = ("GM->L1", "GM->UB", "UB->GM", "L0C->GM", "all", "minimum")
-    for heading in (*headings, "DMA", "G MAC", "vector", "scalar loads", "scalar loops"):
+    for heading in ("GM->L1", "GM->UB", "UB->GM", "L0C->GM", "all", "minimum"):
         table.add_column(heading, justify="right")
-    parts = [row.part for row in rows][:1]
     for row in rows:
-        c = row.counts
-        if c is None or row.part not in parts:
-            continue
-        moved = (c.gm_to_l1, c.gm_to_ub, c.ub_to_gm, c.l0c_to_gm)
-        table.add_row(
-            row.segment,
-            row.preset,
-            *[_mib(size) for size in (*moved, sum(moved), row.minimum_bytes)],
-            f"{c.dma:,}",
-            f"{c.macs / 1e9:.2f}" if c.macs else "-",
-            f"{c.vector:,}",
-            f"{c.scalar_loads:,}",
-            str(c.scalar_loops),
-        )
+        if (c := row.counts) is not None:
+            moved = (c.gm_to_l1, c.gm_to_ub, c.ub_to_gm, c.l0c_to_gm)
+            sizes = (*moved, sum(moved), row.minimum_bytes)
+            table.add_row(row.segment, *[_mib(size) for size in sizes])
     return table
 
 
-def _executed_table(rows: Sequence[AscendRow]) -> Table:
-    table = Table(
-        title=f"executed as final IR on a model of the cores, not on an NPU: {LIVE} live tokens of "
-        f"{CAPACITY}",
-        caption="equal: to the CPU path, to the byte, or by how much of the largest value; s: of "
-        "this host",
+def _instructions_table(rows: Sequence[AscendRow], preset: str) -> Table:
+    table = terminal.table(f"{preset}, the same chunk: instructions", "segment")
+    for heading in ("DMA", "G MAC", "vector", "scalar loads", "scalar loops"):
+        table.add_column(heading, justify="right")
+    for row in rows:
+        if (c := row.counts) is not None:
+            table.add_row(
+                row.segment,
+                f"{c.dma:,}",
+                f"{c.macs / 1e9:.2f}" if c.macs else "-",
+                f"{c.vector:,}",
+                f"{c.scalar_loads:,}",
+                str(c.scalar_loops),
+            )
+    return table
+
+
+def _executed_table(rows: Sequence[AscendRow], where: str) -> Table:
+    table = terminal.table(
+        f"{where}: the final IR on a model of the cores, not on an NPU",
+        "segment",
+        caption=f"{LIVE} live tokens of {CAPACITY}; equal: to the CPU path, to the byte, or by how "
+        "much of the largest value; other: further findings; s: of this host",
     )
-    table.add_column("segment", no_wrap=True)
-    for heading in ("preset", "part", "equal"):
-        table.add_column(heading)
-    for heading in ("races", "other findings", "instructions", "codes", "s"):
+    table.add_column("equal", overflow="fold")
+    for heading in ("races", "other", "instructions", "codes", "s"):
         table.add_column(heading, justify="right")
     for row in rows:
         found = row.executed
         if found is None:
-            table.add_row(row.segment, row.preset, row.part, "not executed")
+            table.add_row(row.segment, "not executed")
             continue
         apart = ", ".join(f"{name} {by:.0e}" for name, by in found.differences.items())
         table.add_row(
             row.segment,
-            row.preset,
-            row.part,
             apart or "yes",
             str(found.races),
             str(sum(found.findings.values()) - found.races),
@@ -235,10 +242,11 @@ def _mib(size: int) -> str:
 
 def _a_k_tile_table(part: str, preset: str) -> Table:
     facts = a_k_tile_facts(part, preset)
-    table = Table(title=f"A_K_TILE of proj_a, {preset}, {part}: facts of the compiled code")
-    for heading in facts[0]:
-        table.add_column(heading, justify="right")
+    key, *others = facts[0]
+    table = terminal.table(f"A_K_TILE of proj_a, {preset}, {part}: the compiled code", key)
     for fact in facts:
-        values = (f"{v:.4g}" if isinstance(v, float) else str(v) for v in fact.values())
-        table.add_row(*values)
+        table.add_column(str(fact[key]), justify="right")
+    for name in others:
+        values = (fact[name] for fact in facts)
+        table.add_row(name, *(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values))
     return table

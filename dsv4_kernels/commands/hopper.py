@@ -11,11 +11,11 @@ from typing import Any
 from rich.table import Table
 
 from dsv4_kernels.commands import terminal
-from dsv4_kernels.commands.options import add_gate
+from dsv4_kernels.commands.options import add_gate, add_verbose
 from dsv4_kernels.device import cuda_target
 from dsv4_kernels.gates.hopper.compiler import require_upstream
 from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, HopperRow, hold_chunk
-from dsv4_kernels.gates.options import WIDTH, chosen_tiles, in_parallel, require_known
+from dsv4_kernels.gates.options import chosen_tiles, in_parallel, require_known
 from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.tiles import KIB
 
@@ -23,23 +23,31 @@ from dsv4_kernels.segments.tiles import KIB
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What to compile."""
     add_gate(parser, example="proj_a.num_stages=5")
+    add_verbose(parser, "stages, and wgmma by shape, in a wider table")
 
 
 def hopper(
-    *, presets: Sequence[str], segments: Sequence[str], tiles: Sequence[str], as_json: bool
+    *,
+    presets: Sequence[str],
+    segments: Sequence[str],
+    tiles: Sequence[str],
+    as_json: bool,
+    verbose: bool,
 ) -> bool:
     """Compile, hold and print; True if no segment breaks what it claims."""
     require_known("segment", segments, SEGMENTS)
     chosen = chosen_tiles(tiles, cuda_target("sm_90"))
     require_upstream()
-    console = terminal.console(WIDTH, stderr=as_json)
+    console = terminal.console(terminal.WIDTH, stderr=as_json)
     with console.status("compiling for sm_90"):
         judged = in_parallel(_rows_of, [(preset, segments, chosen) for preset in presets])
         rows = [row for rows in judged for row in rows]
     if as_json:
         print(json.dumps({"segments": [dataclasses.asdict(row) for row in rows]}, indent=1))
     else:
-        console.print(_table(rows))
+        for preset in presets:
+            here = [row for row in rows if row.preset == preset]
+            console.print(_table(here, preset, verbose))
     for row in rows:
         for breach in row.breaches:
             console.print(f"[red]breach[/red] {row.segment} {row.preset}: {breach}")
@@ -55,34 +63,41 @@ def _rows_of(job: Job) -> list[HopperRow]:
     return [row for row in rows if row.segment in segments]
 
 
-def _table(rows: Sequence[HopperRow]) -> Table:
-    table = Table(
-        title="compiled for Hopper, sm_90a, by upstream Triton: nothing ran, no time is derived",
-        caption=f"one chunk of 128 tokens; shared: KiB a program of {SHARED_LIMIT // KIB}; "
-        "resident: programs a multiprocessor holds; wgmma: instructions in the PTX",
+def _table(rows: Sequence[HopperRow], preset: str, verbose: bool) -> Table:
+    table = terminal.table(
+        f"{preset}, compiled for Hopper, sm_90a, by upstream Triton: nothing ran",
+        "segment",
+        caption="one chunk of 128 tokens; tasks: programs of the grid; regs: of a thread; "
+        f"spills: bytes stored/loaded; shared: KiB a program of {SHARED_LIMIT // KIB}; held: "
+        "programs a multiprocessor holds; wgmma: instructions in the PTX",
     )
-    table.add_column("segment", no_wrap=True)
-    table.add_column("preset")
-    for heading in ("programs", "warps", "stages", "registers", "spills", "shared", "resident"):
+    for heading in ("tasks", "warps", "regs", "spills", "shared", "held"):
         table.add_column(heading, justify="right")
-    table.add_column("wgmma", overflow="fold")
+    table.add_column("wgmma", justify="right")
     table.add_column("")
+    if verbose:
+        table.add_column("stages", justify="right")
+        table.add_column("by shape", overflow="fold")
     for row in rows:
         state = "[red]breach[/red]" if row.breaches else "[green]ok[/green]"
         if row.assembly is None:
-            table.add_row(row.segment, row.preset, *[""] * 8, state)
+            table.add_row(row.segment, *[""] * 7, state)
             continue
         table.add_row(
             row.segment,
-            row.preset,
             str(row.grid),
             str(row.num_warps),
-            str(row.num_stages),
             str(row.assembly.registers),
             f"{row.assembly.spill_stores}/{row.assembly.spill_loads}",
             f"{row.shared / KIB:.1f}",
             str(row.resident),
-            ", ".join(f"{count} {shape}" for shape, count in row.wgmma.items()) or "-",
+            str(sum(row.wgmma.values()) or "-"),
             state,
+            *(_more(row) if verbose else ()),
         )
     return table
+
+
+def _more(row: HopperRow) -> tuple[str, str]:
+    """What only the wider table has."""
+    return str(row.num_stages), ", ".join(f"{n} {shape}" for shape, n in row.wgmma.items())

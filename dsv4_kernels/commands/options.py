@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH
 from dsv4_kernels.dims import LAYER_RATIOS, PRESETS
@@ -18,6 +19,18 @@ def add_chunk(parser: argparse.ArgumentParser) -> None:
         "--start", type=int, default=4000, metavar="P", help="absolute position of the first token"
     )
     add_seed(parser)
+
+
+def add_verbose(parser: argparse.ArgumentParser, what: str) -> None:
+    """More than fits 80 columns."""
+    parser.add_argument("--verbose", action="store_true", help=what)
+
+
+def require_folders(*files: str | None) -> None:
+    """ValueError for a file whose folder is not there, before what goes into it is worked out."""
+    for file in files:
+        if file is not None and not Path(file).absolute().parent.is_dir():
+            raise ValueError(f"no folder to write {file} to")
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +84,7 @@ def add_gate(parser: argparse.ArgumentParser, *, example: str) -> None:
         dest="tiles",
         nargs="+",
         default=[],
-        metavar="SEGMENT.FIELD=N",
+        metavar="TILE",
         help=f"use another tile, e.g. {example}",
     )
     parser.add_argument("--json", dest="as_json", action="store_true", help="the same as data")

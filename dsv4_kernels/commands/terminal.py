@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+WIDTH = 80  # columns that every table fits
 
 
 def console(width: int, *, stderr: bool = False) -> Console:
@@ -16,6 +19,17 @@ def console(width: int, *, stderr: bool = False) -> Console:
     made = Console(stderr=stderr)
     if not made.is_terminal:
         made.width = max(made.width, width)
+    return made
+
+
+def table(title: str, *words: str, caption: str | None = None) -> Table:
+    """A table that fits WIDTH columns where its figures do: no rules between columns. words: its
+    first columns, of text that is not folded; figures are to be added, never cut."""
+    made = Table(
+        title=title, caption=caption, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False
+    )
+    for heading in words:
+        made.add_column(heading, no_wrap=True)
     return made
 
 
@@ -44,13 +58,18 @@ class Sheet:
     words: Collection[str]
 
     def rich(self) -> Table:
-        """For a terminal, figures to the right."""
-        table = Table(title=self.title)
-        for heading in self.headings:
-            table.add_column(heading, justify="left" if heading in self.words else "right")
+        """For a terminal, figures to the right and whole; headings and words fold."""
+        made = table(self.title)
+        for place, heading in enumerate(self.headings):
+            if heading in self.words:
+                made.add_column(heading)
+            else:
+                width = max((len(row[place]) for row in self.rows), default=0)
+                width = max(width, *map(len, heading.split()))
+                made.add_column(heading, justify="right", min_width=width, max_width=width)
         for row in self.rows:
-            table.add_row(*row)
-        return table
+            made.add_row(*row)
+        return made
 
     def markdown(self) -> str:
         """The same without its title."""

@@ -16,8 +16,6 @@ from dsv4_kernels.segments.tiles import Tiles
 _Job = TypeVar("_Job")
 _Result = TypeVar("_Result")
 
-WIDTH = 150  # columns that the gates' tables want
-
 
 def chosen_tiles(settings: Sequence[str], target: Target) -> dict[str, Tiles]:
     """Tiles from settings like ``group_quant.block_r=512``; the rest of a segment's own ones on

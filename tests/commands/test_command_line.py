@@ -8,7 +8,12 @@ from pathlib import Path
 import pytest
 
 from dsv4_kernels.__main__ import COMMANDS, main
+from dsv4_kernels.commands import hopper, terminal
+from dsv4_kernels.commands.study.accuracy.study import Study
+from dsv4_kernels.commands.study.accuracy.tables import sheets
 from dsv4_kernels.gates.ascend.launches import PARTS
+from dsv4_kernels.gates.hopper.gate import HopperRow
+from dsv4_kernels.gates.hopper.ptxas import Assembly
 from dsv4_kernels.segments import SEGMENTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -37,6 +42,10 @@ WRONG = [
         f"a block_t that is a power of two in 16..1048576, got block_t = {2**40}",
     ),
     ("accuracy --tokens 0", "`--tokens` must be at least 1, got 0"),
+    ("accuracy --json /no/such/folder/x.json", "no folder to write /no/such/folder/x.json to"),
+    ("accuracy --png /no/such/folder/x.png", "no folder to write /no/such/folder/x.png to"),
+    ("swimlane --json /no/such/folder/x.json", "no folder to write /no/such/folder/x.json to"),
+    ("ascend --save /dev/null/there", "Not a directory: '/dev/null/there'"),
     ("accuracy --from nowhere.json", "No such file or directory: 'nowhere.json'"),
     (f"accuracy --from {ROOT / 'pyproject.toml'}", "not the JSON of a study"),
 ]
@@ -62,6 +71,66 @@ def test_other_json_is_no_study(other, tmp_path, capsys):
     file.write_text(json.dumps(other))
     code = main(["accuracy", "--from", str(file)])
     check_one_line(code, capsys.readouterr().err, "not the JSON of a study")
+
+
+def stored_study():
+    return Study.from_json((ROOT / "bench" / "results" / "accuracy.json").read_text())
+
+
+def printed_in_80_columns(printed: str) -> None:
+    """Nothing is wider, and no figure was cut to fit."""
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "demo --tokens 1",
+        "ascend --preset FLASH --part Ascend910B3",
+        "ascend --preset PRO --part Ascend910_9392 --tile group_quant.block_r=512",
+        "graph --overlap",
+        f"accuracy --from {ROOT / 'bench' / 'results' / 'accuracy.json'}",
+    ],
+)
+def test_tables_fit_80_columns(call, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(call.split()) in (0, 1)
+    tables = [line for line in capsys.readouterr().out.splitlines() if "breach " not in line]
+    printed_in_80_columns("\n".join(tables))
+    if call.startswith("accuracy"):
+        figures = [row[1:] for sheet in sheets(stored_study()) for row in sheet.rows]
+        printed = {word for line in tables for word in line.split()}
+        assert {word for row in figures for cell in row for word in cell.split()} <= printed
+
+
+def test_the_table_for_hopper_fits_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    row = HopperRow(
+        "proj_b_dequant", "FLASH", (), grid=20480, num_warps=8, num_stages=4, shared=232448,
+        assembly=Assembly(255, 6324, 6328), wgmma={"m64n128k32.s32.s8.s8": 16}, resident=12,
+    )  # fmt: skip
+    terminal.console(80).print(hopper._table([row], "FLASH", verbose=False))
+    printed = capsys.readouterr().out
+    printed_in_80_columns(printed)
+    assert "20480" in printed
+    assert "6324/6328" in printed
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_tells_defaults_and_what_there_is_to_choose(command, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    printed = capsys.readouterr().out
+    printed_in_80_columns(printed)
+    words = " ".join(printed.split())
+    if "--tokens" in words:
+        assert "(default: 128)" in words
+    if command in ("ascend", "hopper"):
+        assert all(f"'{name}'" in words for name in SEGMENTS)
+    if command == "ascend":
+        assert all(part in words for part in PARTS)
 
 
 def test_the_process_ends_with_the_code():

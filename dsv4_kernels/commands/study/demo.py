@@ -16,7 +16,7 @@ from dsv4_kernels import device as devices
 from dsv4_kernels.buffers import Buffers
 from dsv4_kernels.chains.prefill import WAVE_TOKENS, prefill_sparse_attn, wave_nodes
 from dsv4_kernels.commands import terminal
-from dsv4_kernels.commands.options import add_chunk
+from dsv4_kernels.commands.options import add_chunk, add_verbose
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from dsv4_kernels.launcher.executors import Executor
@@ -51,13 +51,16 @@ class Checked:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Which chunk to draw."""
+    """Which chunk to draw, and whether every segment's inputs are listed."""
     add_chunk(parser)
+    add_verbose(parser, "the inputs' sizes too, in a wider table")
 
 
-def demo(*, preset: str, layer: str, tokens: int, start: int, seed: int) -> bool:
+def demo(
+    *, preset: str, layer: str, tokens: int, start: int, seed: int, verbose: bool = False
+) -> bool:
     """Run, check and print; True if everything is within tolerance."""
-    console = terminal.console(100)
+    console = terminal.console(terminal.WIDTH)
     device = devices.best()
     console.print(f"[bold]{preset} {layer}[/bold], {tokens} tokens from position {start}")
     console.print(f"on {devices.describe(device)}")
@@ -108,7 +111,7 @@ def demo(*, preset: str, layer: str, tokens: int, start: int, seed: int) -> bool
         chain_seconds = time.perf_counter() - begin
         checked = _chain(inputs, timed_run)
     if tokens:
-        console.print(_segment_table(rows, device))
+        console.print(_segment_table(rows, device, verbose))
     for name, row in rows.items():
         for verdict in row.verdicts:
             if not verdict.holds:
@@ -151,9 +154,11 @@ def _judge_chain(
     on_cpu = inputs.to("cpu")
     want = reference.prefill_sparse_attn(*on_cpu.args(), window=on_cpu.window)
     exact = reference.oracle(*on_cpu.args(), window=on_cpu.window)
-    table = Table(title="the chain, element by element", caption=_distances(out, want, exact))
-    for heading in ("hand-over", "differ", "of bound", "may differ by"):
-        table.add_column(heading, justify="right" if heading[-1] in "rd" else "left")
+    title, caption = "the chain, element by element", _distances(out, want, exact)
+    table = terminal.table(title, "hand-over", caption=caption)
+    for heading in ("differ", "of bound"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("may differ by")
     verdicts: dict[str, bounds.Verdict] = {}
     if handed_on:
         got = handed_on | {"attn_out": out.cpu()}
@@ -172,21 +177,18 @@ def _distances(out: torch.Tensor, want: torch.Tensor, exact: torch.Tensor) -> st
     )
 
 
-def _segment_table(rows: dict[str, Checked], device: torch.device) -> Table:
-    table = Table(
-        title="segments, each against its reference on the same inputs",
-        caption=f"times: {_clock(device)}",
-        show_lines=True,
-    )
-    for heading in ("segment", "in", "out"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("time", "largest deviation", "of bound"):
-        table.add_column(heading, justify="right")
+def _segment_table(rows: dict[str, Checked], device: torch.device, verbose: bool) -> Table:
+    words = ("segment", "in", "out") if verbose else ("segment", "out")
+    title = "segments, each against its reference on the same inputs"
+    table = terminal.table(title, *words, caption=f"times: {_clock(device)}")
+    for heading in ("time", "deviation", "of bound"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for name, row in rows.items():
         worst = row.worst
-        deviation = f"{worst.buffer}\n{worst.deviation:.2g}" if worst.deviation else "none"
+        deviation = f"{worst.buffer} {worst.deviation:.2g}" if worst.deviation else "none"
         share = f"{worst.used:.0%}" if worst.holds else f"[red]{worst.used:.0%}[/red]"
-        table.add_row(name, row.inputs, row.outputs, _milliseconds(row.seconds), deviation, share)
+        sizes = (row.inputs, row.outputs) if verbose else (row.outputs,)
+        table.add_row(name, *sizes, _milliseconds(row.seconds), deviation, share)
     return table
 
 

@@ -18,7 +18,7 @@ from rich.table import Table
 from dsv4_kernels import device as devices
 from dsv4_kernels.chains.prefill import SCHEDULES, PrefillSparseAttn
 from dsv4_kernels.commands import terminal
-from dsv4_kernels.commands.options import add_chunk, add_groups_per_launch
+from dsv4_kernels.commands.options import add_chunk, add_groups_per_launch, require_folders
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from dsv4_kernels.launcher.clocks import EventClock, HostClock, Timeline, lanes
@@ -58,10 +58,8 @@ def swimlane(
 
     if tokens < 1:
         raise ValueError(f"`--tokens` must be at least 1, got {tokens}")
-    for file in (json_file, png_file):
-        if not Path(file).parent.is_dir():
-            raise ValueError(f"no folder to write {file} to")
-    console = terminal.console(100)
+    require_folders(json_file, png_file)
+    console = terminal.console(terminal.WIDTH)
     device = devices.best()
     inputs = make_inputs(
         PRESETS[preset], layer=layer, tokens=tokens, start=start, seed=seed, device=device

@@ -9,7 +9,12 @@ from pathlib import Path
 from rich.console import Console
 
 from dsv4_kernels.commands import terminal
-from dsv4_kernels.commands.options import add_markdown, add_presets, add_seed
+from dsv4_kernels.commands.options import (
+    add_markdown,
+    add_presets,
+    add_seed,
+    require_folders,
+)
 from dsv4_kernels.commands.study.accuracy.study import SEED_DIGIT, Study, run, steps
 from dsv4_kernels.commands.study.accuracy.tables import markdown, sheets
 
@@ -39,12 +44,14 @@ def accuracy(
 ) -> bool:
     """Print the study's tables; True if it reproduces the seed's figures to their last digit.
 
-    Raises ValueError for fewer than one token, MissingDependency for a PNG without matplotlib.
+    Raises ValueError for fewer than one token or a file in no folder, MissingDependency for a PNG
+    without matplotlib.
     """
     if tokens < 1:
         raise ValueError(f"`--tokens` must be at least 1, got {tokens}")
-    console = terminal.console(120, stderr=as_markdown)
-    draw = _picture() if png_file else None  # looked for before minutes are spent in vain
+    require_folders(json_file, png_file)  # before minutes are spent in vain
+    console = terminal.console(terminal.WIDTH, stderr=as_markdown)
+    draw = _picture() if png_file else None  # likewise
     study = (
         Study.from_json(Path(stored).read_text())
         if stored

@@ -32,12 +32,12 @@ def seed_sheet(study: Study) -> Sheet:
     """The seed's figures beside those of Gaussian activations; in brackets the tokens' range."""
     rows = []
     for scheme, (low, high) in SEED_FIGURES.items():
-        row = [scheme, percent(low) if low == high else f"{percent(low)} - {percent(high)}"]
+        row = [scheme, percent(low) if low == high else f"{percent(low)}-{percent(high)}"]
         for preset, found in study.granularity.items():
             e = found["Gaussian"][scheme]
             outside = study.from_seed_figure(preset, scheme)
             row += [
-                f"{100 * e.all:.3f} ({percent(e.token_low)} - {percent(e.token_high)})",
+                f"{100 * e.all:.3f} ({percent(e.token_low)}-{percent(e.token_high)})",
                 f"{100 * outside:+.3f}" if outside else "inside",
             ]
         rows.append(row)
