@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -66,7 +67,8 @@ class Sheet:
             else:
                 width = max((len(row[place]) for row in self.rows), default=0)
                 width = max(width, *map(len, heading.split()))
-                made.add_column(heading, justify="right", min_width=width, max_width=width)
+                folded = "\n".join(textwrap.wrap(heading, width))
+                made.add_column(folded, justify="right", no_wrap=True)
         for row in self.rows:
             made.add_row(*row)
         return made
