@@ -28,13 +28,13 @@ LAYERS = (
     ("gates",),
     ("chains",),
     ("inputs", "launcher", "segments"),
-    ("weights",),
+    ("tp", "weights"),
     ("contract", "device"),
-    ("backends", "buffers", "dims", "untraced"),
+    ("backends", "buffers", "dims"),
 )
 # The public names, the command line and the CPU's driver are imported when they are asked for.
 LATE = {("device", "backends"), ("__init__", "segments")}
-WITHOUT_TRITON = ("launcher", "untraced", "buffers", "dims", "contract", "inputs", "weights")
+WITHOUT_TRITON = ("launcher", "tp", "buffers", "dims", "contract", "inputs", "weights")
 NO_SEGMENT = {"segment", "tiles", "slots", "cost"}  # what segments share
 
 

@@ -17,6 +17,7 @@ from dsv4_kernels.buffers import ARGUMENTS, BUFFERS, WEIGHTS, Buffers
 from dsv4_kernels.chains import attention as attention_forms
 from dsv4_kernels.chains import projection as projection_forms
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.device.untraced import untraced
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
@@ -26,7 +27,6 @@ from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.proj_b import MAX_RANK
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots
 from dsv4_kernels.segments.tiles import Tiles
-from dsv4_kernels.untraced import untraced
 
 # Tokens per wave: the seed's prefill chunk. Scratch is about 1.8 MiB a token at FLASH (K = 640),
 # so a wave needs about 230 MiB however long the chunk.

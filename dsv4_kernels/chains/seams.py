@@ -17,12 +17,12 @@ import torch
 from dsv4_kernels.buffers import PER_TOKEN, Buffers
 from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, WAVE_TOKENS, PrefillChain
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.device.untraced import untraced
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.proj_b import MAX_RANK
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots
 from dsv4_kernels.segments.tiles import Tiles
-from dsv4_kernels.untraced import untraced
 
 _HEADS = "prefill_sparse_attn_heads"
 

@@ -19,9 +19,9 @@ from dsv4_kernels import device
 from dsv4_kernels.buffers import Buffers
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
+from dsv4_kernels.device.untraced import untraced
 from dsv4_kernels.segments.cost import Cost, moved
 from dsv4_kernels.segments.tiles import Tiles
-from dsv4_kernels.untraced import untraced
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,7 @@ MUTANTS = (
     ),
     mutant(
         "cut to bf16, not rounded",
-        "out.to(tl.bfloat16)",
+        "out.to(attn_out_ptr.dtype.element_ty)",
         "(out.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True).to(tl.bfloat16)",
         killed_by=RAGGED,
     ),

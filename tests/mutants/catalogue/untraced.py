@@ -4,7 +4,9 @@ from functools import partial
 
 from mutants.mutant import Mutant
 
-mutant = partial(Mutant, file="dsv4_kernels/untraced.py", tests="tests/chains/test_compiled.py")
+mutant = partial(
+    Mutant, file="dsv4_kernels/device/untraced.py", tests="tests/chains/test_compiled.py"
+)
 COMPILED = "test_compile_breaks_its_graph_around_an_entry"
 DEFAULTS = "test_the_defaults_of_the_caller_change_no_bit"
 inputs = partial(

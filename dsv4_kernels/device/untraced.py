@@ -1,7 +1,7 @@
 """What torch.compile calls as it is, and does not look into.
 
 A launch is made of pointers and streams, of which a traced graph knows nothing: a graph ends before
-the call and another begins behind it. Operators that stand inside a graph are in `ops/`.
+the call and another begins behind it. Operators that stand inside a graph are in `chains/ops.py`.
 """
 
 from __future__ import annotations
