@@ -6,6 +6,10 @@ EXTRAS ?= cpu
 PYTHON ?= $(shell for p in python3.11 python3.10 python3 python; do \
 	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' 2>/dev/null \
 	&& { command -v $$p; break; }; done)
+# Any that the package has: upstream Triton's wheels go further than triton-ascend's.
+HOPPER_PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 python3 python; do \
+	$$p -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null \
+	&& { command -v $$p; break; }; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 INSTALLED := .venv/.installed
@@ -83,14 +87,13 @@ clean:
 	rm -rf .venv .venv-hopper build *.egg-info
 
 define require_python
-	@test -n "$(PYTHON)" || { echo "dsv4-kernels needs Python 3.10 or 3.11:" \
-		"install python3.11 (triton-ascend has no wheels for other versions)." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual" \
+	@test -n "$(1)" || { echo "this needs Python 3.10 to $(2): install python3.11." >&2; exit 1; }
+	@$(1) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(1) cannot make virtual" \
 		"environments: install your system's python3-venv." >&2; exit 1; }
 endef
 
 $(INSTALLED): pyproject.toml .ci/constraints.txt
-	$(require_python)
+	$(call require_python,$(PYTHON),3.11)
 	@command -v gcc >/dev/null || { echo "dsv4-kernels needs gcc to link CPU kernels:" \
 		"install your system's gcc and C headers." >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON) (once; about a minute, most of it torch)"
@@ -102,9 +105,9 @@ $(INSTALLED): pyproject.toml .ci/constraints.txt
 	@touch $@
 
 $(HOPPER_INSTALLED): pyproject.toml .ci/constraints.txt
-	$(require_python)
-	@echo "setting up .venv-hopper with $(PYTHON) (once; a minute or two, torch and triton)"
-	@$(PYTHON) -m venv --clear .venv-hopper
+	$(call require_python,$(HOPPER_PYTHON),3.13)
+	@echo "setting up .venv-hopper with $(HOPPER_PYTHON) (once; a minute or two, torch and triton)"
+	@$(HOPPER_PYTHON) -m venv --clear .venv-hopper
 	@$(HOPPER_PIP) install -c .ci/constraints.txt -e . numpy pytest
 	@# By itself: torch's CUDA builds ask for a version of their own.
 	@$(HOPPER_PIP) install --no-deps $(UPSTREAM_TRITON)

@@ -28,8 +28,8 @@ from dsv4_kernels.segments.proj_b import MAX_RANK
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots
 from dsv4_kernels.segments.tiles import Tiles
 
-# Tokens per wave: the seed's prefill chunk. Scratch is about 1.8 MiB a token at FLASH (K = 640),
-# so a wave needs about 230 MiB however long the chunk.
+# Tokens per wave: the seed's prefill chunk. A wave's scratch, 192 MiB at FLASH (K = 640) and 520 at
+# PRO (K = 1152), is the same however long the chunk; 128 columns more are 32 and 48 MiB.
 WAVE_TOKENS = 128
 
 # Groups of the output projection per launch. A launch costs tens of microseconds of host time: one

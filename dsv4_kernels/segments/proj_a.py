@@ -1,8 +1,10 @@
 """o_r[t, g, r] = sum_j o_packed[g, t, j] * wo_a[g, r, j]     bf16 x bf16 -> fp32, not rounded
 
 A pure cube kernel: `tl.dot(a, tl.trans(w))` folds the transpose into the matmul, and nothing
-touches the accumulator before its store. Products are summed in ascending j whatever the tile, so
-the result is the same bits for every a_k_tile.
+touches the accumulator before its store. Products are summed in ascending j whatever the tile. From
+an a_k_tile of 128 up the result is the same bits: on the CPU by construction, whose sums are exact
+in chunks of 128; on the cube as far as it too adds in parts of 128, which the model assumes and no
+chip has been asked.
 """
 
 from __future__ import annotations

@@ -1,12 +1,15 @@
 """The arithmetic of costs, against the figures of the specification and by hand."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
 from bench.costs import chain_cost
 from dsv4_kernels.buffers import BUFFERS, shapes
+from dsv4_kernels.chains.prefill import WAVE_TOKENS, wave_nodes
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs.prefill import make_inputs
 from dsv4_kernels.segments import SEGMENTS
@@ -103,3 +106,29 @@ def test_the_chain_costs_its_arguments_and_its_output():
     a, b = math.prod(inputs.wo_a.shape), math.prod(inputs.wo_b.shape)
     assert cost.bf16_flop == 4 * live_keys * TINY.heads * TINY.head_dim + 2 * 3 * a
     assert cost.int8_flop == 2 * 3 * b
+
+
+def scratch_mib(dims: Dims, K: int) -> float:
+    """Of a wave of WAVE_TOKENS, by the shapes of what the decoupled chain's nodes write."""
+    KP = -(-K // 128) * 128
+    sizes = dims.letters() | dict(N=WAVE_TOKENS, T=WAVE_TOKENS, K=K, KP=KP, NB=KP // 128)
+    nodes = wave_nodes(dims, WAVE_TOKENS)
+    names = {name for node in nodes for name in node.writes if BUFFERS[name].lifetime == "wave"}
+    extents = shapes(names, sizes)
+    return sum(math.prod(e) * BUFFERS[name].dtype.itemsize for name, e in extents.items()) / 2**20
+
+
+def test_the_scratch_that_is_told_is_the_scratch_there_is():
+    """In README and beside WAVE_TOKENS; a plan of a small chunk has what its shapes say, too."""
+    root = Path(__file__).resolve().parents[2]
+    readme = (root / "README.md").read_text()
+    source = " ".join((root / "dsv4_kernels" / "chains" / "prefill.py").read_text().split())
+    flash, pro = PRESETS["FLASH"], PRESETS["PRO"]
+    (told,) = re.findall(r"FLASH holds (\d+) MiB of workspace", readme)
+    assert round(scratch_mib(flash, 640)) == int(told)
+    figures = re.findall(r"scratch, (\d+) MiB at FLASH \(K = 640\) and (\d+) at # PRO", source)
+    assert figures == [(told, str(round(scratch_mib(pro, 1152))))]
+    more = [
+        round(scratch_mib(d, K + 128) - scratch_mib(d, K)) for d, K in ((flash, 640), (pro, 1152))
+    ]
+    assert f"128 columns more are {more[0]} and {more[1]} MiB" in source
