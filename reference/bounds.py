@@ -102,6 +102,14 @@ def spacing(x: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.where(x.isfinite(), spaced, 0.0)
 
 
+def narrowed(exact: torch.Tensor, error: torch.Tensor, want: torch.Tensor) -> torch.Tensor:
+    """How far a result may be from `want` that is `exact`, give or take `error`, rounded to want's
+    dtype: nothing, unless that reaches a rounding boundary. All fp64 but `want`."""
+    ends = ((exact + sign * error).to(want.dtype).double() for sign in (-1, 1))
+    low, high = ((end - want.double()).abs().nan_to_num(0.0) for end in ends)
+    return torch.maximum(low, high)
+
+
 def sum_error(terms: int, magnitude: torch.Tensor) -> torch.Tensor:
     """Of a sum in any two orders; magnitude: the sum of the terms' absolute values."""
     return 2 * LAMBDA * max(terms, 1) ** 0.5 * U * magnitude

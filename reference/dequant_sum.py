@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from reference.bounds import ROUNDING_FLIPS, Bound, Inputs, Outputs, U, spacing
+from reference.bounds import Bound, Inputs, Outputs, U, narrowed
 
 
 def dequant_sum(
@@ -29,12 +29,12 @@ def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
     partial, scale = inputs["partial"].cpu().double(), inputs["scale"].cpu().double()
     columns = inputs["wo_b_scale"].cpu().double().abs()
     magnitude = (partial.abs() * scale[..., None]).sum(0) * columns
+    exact = (partial * scale[..., None]).sum(0) * inputs["wo_b_scale"].cpu().double()
     error = (2 * (partial.shape[0] + 2) * U * magnitude).nan_to_num(0.0, 0.0)
     alive = inputs["live_slots"].cpu()[:, None] > 0
     return {
         "attn_out": Bound(
-            torch.where(alive, error + spacing(want["attn_out"].cpu(), torch.bfloat16), 0.0),
-            "a sum of G terms in one order, then one rounding: at most the neighbouring bf16",
-            ROUNDING_FLIPS,
+            torch.where(alive, narrowed(exact, error, want["attn_out"].cpu()), 0.0),
+            "a sum of G terms, then one rounding: equal, unless its error reaches a tie of bf16",
         )
     }

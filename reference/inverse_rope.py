@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from reference.bounds import ROUNDING_FLIPS, Bound, Inputs, Outputs, U, spacing
+from reference.bounds import Bound, Inputs, Outputs, U, narrowed
 
 
 def inverse_rope(
@@ -48,16 +48,16 @@ def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
     G, _, J = want["o_packed"].shape
     C = J * G // H
     pair = x.view(N, H, P // 2, 2).abs().sum(-1, keepdim=True)  # |cos|, |sin| <= 1
-    rope_error = (3 * U * pair).expand(-1, -1, -1, 2).reshape(N, H, P).nan_to_num(0.0)
-    error = torch.zeros(N, H, C, dtype=torch.float64)
-    error[..., C - P :] = rope_error
-    packed = error.view(N, G, J).transpose(0, 1)
-    rope_columns = torch.arange(J) % C >= C - P
-    one_spacing = packed + spacing(want["o_packed"].cpu(), torch.bfloat16)
+    error = (3 * U * pair).expand(-1, -1, -1, 2).reshape(N, H, P).nan_to_num(0.0)
+    turned = turn_back(x, inputs["freqs_cos"].cpu(), inputs["freqs_sin"].cpu())
+    alive = inputs["live_slots"].cpu()[:, None, None] > 0
+    heads = want["o_packed"].cpu().transpose(0, 1).reshape(N, H, C)
+    allowed = torch.zeros(N, H, C, dtype=torch.float64)
+    moved = narrowed(turned, error, heads[..., C - P :])
+    allowed[..., C - P :] = torch.where(alive, moved, 0.0)
     return {
         "o_packed": Bound(
-            torch.where(rope_columns, one_spacing, 0.0),
-            "three fp32 roundings, then one to bf16: at most the neighbour; nope columns untouched",
-            ROUNDING_FLIPS,
+            allowed.view(N, G, J).transpose(0, 1),
+            "three fp32 roundings, one to bf16: equal, unless they reach a tie; nope columns equal",
         )
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from reference.bounds import ROUNDING_FLIPS, Bound, Inputs, Outputs, U, spacing
+from reference.bounds import Bound, Inputs, Outputs, U, narrowed
 from reference.proj_b import proj_b
 
 
@@ -24,13 +24,14 @@ def proj_b_dequant(
 
 def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
     """An exact sum, and one rounding."""
-    out = want["attn_out"].cpu()
-    error = 4 * U * out.double().abs().nan_to_num(0.0, 0.0)
+    codes, wo_b = inputs["codes"].cpu().flatten(1).double(), inputs["wo_b"].cpu().double()
+    row_scale, columns = (inputs[k].cpu().double() for k in ("row_scale", "wo_b_scale"))
+    exact = codes @ wo_b.T * row_scale[:, None] * columns
+    error = 4 * U * exact.abs().nan_to_num(0.0, 0.0)
     alive = inputs["live_slots"].cpu()[:, None] > 0
     return {
         "attn_out": Bound(
-            torch.where(alive, error + spacing(out, torch.bfloat16), 0.0),
-            "an exact sum, three fp32 roundings, one to bf16: at most the neighbouring bf16",
-            ROUNDING_FLIPS,
+            torch.where(alive, narrowed(exact, error, want["attn_out"].cpu()), 0.0),
+            "an exact sum, three fp32 roundings, one to bf16: equal, unless they reach a tie of it",
         )
     }

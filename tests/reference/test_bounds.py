@@ -13,6 +13,7 @@ from reference.bounds import (
     cosine,
     exact,
     judge,
+    narrowed,
     relative_l2,
     spacing,
     sum_error,
@@ -101,6 +102,24 @@ def test_integers_are_compared_exactly():
 )
 def test_spacing_is_the_step_to_the_neighbour(x, dtype, step):
     assert float(spacing(torch.tensor(x, dtype=dtype), dtype)) == step
+
+
+@pytest.mark.parametrize(
+    ("exact", "error", "want", "allowed"),
+    [
+        (1.001, 1e-6, 1.0, 0.0),  # far from the tie at 1 + 2**-8
+        (1 + 2.0**-8, 1e-6, 1.0, 2.0**-7),  # at it
+        (1 + 2.0**-8 - 2e-6, 1e-6, 1.0, 0.0),
+        (1 + 2.0**-8 + 2e-6, 1e-6, 1.0 + 2.0**-7, 0.0),
+        (1 + 2.0**-8 - 1e-6, 2e-6, 1.0, 2.0**-7),  # its error reaches above
+        (1 + 2.0**-8 + 1e-6, 2e-6, 1.0 + 2.0**-7, 2.0**-7),  # and below
+        (NAN, 0.0, NAN, 0.0),
+        (INF, 0.0, INF, 0.0),
+    ],
+)
+def test_a_rounded_result_moves_only_where_its_error_reaches_a_tie(exact, error, want, allowed):
+    x, e = (torch.tensor(v, dtype=torch.float64) for v in (exact, error))
+    assert float(narrowed(x, e, torch.tensor(want).bfloat16())) == allowed
 
 
 def test_a_sum_s_error_grows_with_the_root_of_its_terms():

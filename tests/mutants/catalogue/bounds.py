@@ -95,6 +95,24 @@ MUTANTS = (
         killed_by="test_spacing_is_the_step_to_the_neighbour",
     ),
     mutant(
+        "a rounded result may always be the neighbour",
+        "return torch.maximum(low, high)",
+        "return torch.maximum(low, high) + spacing(want, want.dtype)",
+        killed_by="test_a_rounded_result_moves_only_where_its_error_reaches_a_tie",
+    ),
+    mutant(
+        "a rounded result moves up only",
+        "for sign in (-1, 1))",
+        "for sign in (0, 1))",
+        killed_by="test_a_rounded_result_moves_only_where_its_error_reaches_a_tie",
+    ),
+    mutant(
+        "a rounded result moves down only",
+        "for sign in (-1, 1))",
+        "for sign in (-1, 0))",
+        killed_by="test_a_rounded_result_moves_only_where_its_error_reaches_a_tie",
+    ),
+    mutant(
         "a sum's error grows with its terms",
         "max(terms, 1) ** 0.5",
         "max(terms, 1)",
