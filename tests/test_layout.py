@@ -35,7 +35,7 @@ LAYERS = (
 # The public names, the command line and the CPU's driver are imported when they are asked for.
 LATE = {("device", "backends"), ("__init__", "segments")}
 WITHOUT_TRITON = ("launcher", "tp", "buffers", "dims", "contract", "inputs", "weights")
-NO_SEGMENT = {"segment", "tiles", "slots", "cost"}  # what segments share
+NO_SEGMENT = {"segment", "tiles", "tasks", "slots", "cost"}  # what segments share
 
 
 def rooms() -> list[str]:

@@ -175,10 +175,11 @@ class Plan:
             last = min(first + self._wave_tokens, end)
             buffers = arguments | binding.workspace[wave % self.waves_in_flight][last - first]
             buffers["first_token"] = first
-            buffers.update((name, rows[first:last]) for name, rows in self._chunk.items())
             if last - first == self._sizes["T"]:
+                buffers.update(self._chunk)
                 buffers["attn_out"] = attn_out
             else:
+                buffers.update((name, rows[first:last]) for name, rows in self._chunk.items())
                 buffers.update((name, arguments[name][first:last]) for name in PER_TOKEN)
                 buffers["attn_out"] = attn_out[first:last]
             waves.append(buffers)

@@ -22,6 +22,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import moved_of_heads
 from dsv4_kernels.segments.segment import Launch, Segment
+from dsv4_kernels.segments.tasks import heads_task, heads_tasks
 from dsv4_kernels.segments.tiles import Budget, Core, Tiles, extent
 
 # The halves of a row are whole blocks of 32 bytes, the unit of the unified buffer. Of shorter ones
@@ -64,16 +65,12 @@ def _inverse_rope_kernel(
     P: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    # One task: (token, group, BLOCK_H heads of the group).
     HG: tl.constexpr = H // G
     HEAD_TILES: tl.constexpr = (HG + BLOCK_H - 1) // BLOCK_H
     p = tl.arange(0, P)
     pair = tl.arange(0, P // 2)
     for task in range(tl.program_id(0), N * group_count * HEAD_TILES, tl.num_programs(0)):
-        token_group = task // HEAD_TILES
-        t = (token_group // group_count).to(tl.int64)
-        g = first_group + token_group % group_count
-        h_local = task % HEAD_TILES * BLOCK_H + tl.arange(0, BLOCK_H)
+        t, g, h_local = heads_task(task, first_group, group_count, HEAD_TILES, BLOCK_H)
         in_group = (h_local < HG)[:, None]
 
         rows_ptr = o_rope_ptr + (t * H + g * HG) * P + h_local[:, None] * P
@@ -103,10 +100,9 @@ def _check(contract: Contract) -> None:
 
 def _launch(contract: Contract, target: Target, tiles: InverseRopeTiles) -> Launch:
     N, H, P, G, J = (contract[letter] for letter in ("N", "H", "P", "G", "J"))
-    tasks = N * len(contract.groups) * triton.cdiv(H // G, tiles.block_h)
     return Launch(
         _inverse_rope_kernel,
-        target.grid("vector", tasks),
+        target.grid("vector", heads_tasks(contract, tiles.block_h)),
         ("o_rope", "live_slots", "freqs_cos", "freqs_sin", "o_packed", N,
          contract.groups.start, len(contract.groups)),
         dict(

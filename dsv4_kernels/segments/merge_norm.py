@@ -24,6 +24,7 @@ from dsv4_kernels.segments.column_bias import NEG
 from dsv4_kernels.segments.cost import moved_of_heads
 from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.segment import Launch, Segment
+from dsv4_kernels.segments.tasks import heads_task, heads_tasks
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
 
@@ -66,15 +67,11 @@ def _merge_norm_kernel(
     LOWEST: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
-    # One task: (token, group, BLOCK_H heads of the group).
     HG: tl.constexpr = H // G
     HEAD_TILES: tl.constexpr = (HG + BLOCK_H - 1) // BLOCK_H
     c = tl.arange(0, C)
     for task in range(tl.program_id(0), N * group_count * HEAD_TILES, tl.num_programs(0)):
-        token_group = task // HEAD_TILES
-        t = (token_group // group_count).to(tl.int64)
-        g = first_group + token_group % group_count
-        h_local = task % HEAD_TILES * BLOCK_H + tl.arange(0, BLOCK_H)
+        t, g, h_local = heads_task(task, first_group, group_count, HEAD_TILES, BLOCK_H)
         in_group = h_local < HG
         h = g * HG + h_local
 
@@ -121,10 +118,9 @@ def _check(contract: Contract, groups: int, rope_dim: int) -> None:
 
 def _launch(contract: Contract, target: Target, tiles: MergeNormTiles) -> Launch:
     N, NB, H, G, C, P = (contract[letter] for letter in ("N", "NB", "H", "G", "C", "P"))
-    tasks = N * len(contract.groups) * triton.cdiv(H // G, tiles.block_h)
     return Launch(
         _merge_norm_kernel,
-        target.grid("vector", tasks),
+        target.grid("vector", heads_tasks(contract, tiles.block_h)),
         ("m", "l", "o", "live_slots", "attn_sink", "o_packed", "o_rope", N, NB,
          contract.groups.start, len(contract.groups)),
         dict(

@@ -21,6 +21,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved
 from dsv4_kernels.segments.segment import Launch, Segment
+from dsv4_kernels.segments.tasks import matmul_task, matmul_tasks
 from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
 
 
@@ -71,15 +72,12 @@ def _proj_a_kernel(
     BLOCK_R: tl.constexpr,
     A_K_TILE: tl.constexpr,
 ):
-    # One task: a (BLOCK_T, BLOCK_R) tile of one group; token tiles vary fastest and share weights.
     R_TILES: tl.constexpr = (R + BLOCK_R - 1) // BLOCK_R
     token_tiles = tl.cdiv(N, BLOCK_T)
     t = tl.arange(0, BLOCK_T)
     j = tl.arange(0, A_K_TILE)
     for task in range(tl.program_id(0), group_count * R_TILES * token_tiles, tl.num_programs(0)):
-        g = (first_group + task // (R_TILES * token_tiles)).to(tl.int64)
-        t0 = task % token_tiles * BLOCK_T
-        r0 = task // token_tiles % R_TILES * BLOCK_R
+        g, t0, r0 = matmul_task(task, first_group, token_tiles, R_TILES, BLOCK_T, BLOCK_R)
         r = tl.arange(0, BLOCK_R)
         in_tokens = (t0 + t < N)[:, None]
         in_rank = r0 + r < R
@@ -109,10 +107,9 @@ def _check(contract: Contract) -> None:
 def _launch(contract: Contract, target: Target, tiles: ProjATiles) -> Launch:
     N, G, R, J = (contract[letter] for letter in ("N", "G", "R", "J"))
     groups = contract.groups
-    tasks = len(groups) * triton.cdiv(R, tiles.block_r) * triton.cdiv(N, tiles.block_t)
     return Launch(
         _proj_a_kernel,
-        target.grid("cube", tasks),
+        target.grid("cube", matmul_tasks(contract, R, tiles.block_t, tiles.block_r)),
         ("o_packed", "wo_a", "o_r", N, groups.start, len(groups)),
         dict(
             G=G, R=R, J=J, BLOCK_T=tiles.block_t, BLOCK_R=tiles.block_r,

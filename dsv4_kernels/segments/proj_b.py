@@ -18,6 +18,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved
 from dsv4_kernels.segments.segment import Launch, Segment
+from dsv4_kernels.segments.tasks import matmul_task, matmul_tasks
 from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
 
 # |partial| <= 127 * 128 * R must stay below 2**31: activation codes are in [-127, 127], and weights
@@ -95,14 +96,12 @@ def _proj_b_kernel(
     BLOCK_D: tl.constexpr,
     B_K_TILE: tl.constexpr,
 ):
-    # One task: a (BLOCK_T, BLOCK_D) tile of one group; token tiles vary fastest and share weights.
     D_TILES: tl.constexpr = (D + BLOCK_D - 1) // BLOCK_D
     token_tiles = tl.cdiv(N, BLOCK_T)
     t = tl.arange(0, BLOCK_T)
     for task in range(tl.program_id(0), group_count * D_TILES * token_tiles, tl.num_programs(0)):
-        g = (first_group + task // (D_TILES * token_tiles)).to(tl.int64)
-        t0 = task % token_tiles * BLOCK_T
-        d0 = (task // token_tiles % D_TILES * BLOCK_D).to(tl.int64)
+        g, t0, d0 = matmul_task(task, first_group, token_tiles, D_TILES, BLOCK_T, BLOCK_D)
+        d0 = d0.to(tl.int64)
         d = tl.arange(0, BLOCK_D)
         in_tokens = (t0 + t < N)[:, None]
         in_hidden = d0 + d < D
@@ -123,10 +122,9 @@ def _check(contract: Contract) -> None:
 def _launch(contract: Contract, target: Target, tiles: ProjBTiles) -> Launch:
     N, G, R, D = (contract[letter] for letter in ("N", "G", "R", "D"))
     groups = contract.groups
-    tasks = len(groups) * triton.cdiv(D, tiles.block_d) * triton.cdiv(N, tiles.block_t)
     return Launch(
         _proj_b_kernel,
-        target.grid("cube", tasks),
+        target.grid("cube", matmul_tasks(contract, D, tiles.block_t, tiles.block_d)),
         ("codes", "wo_b", "partial", N, groups.start, len(groups)),
         dict(
             G=G, R=R, D=D, BLOCK_T=tiles.block_t, BLOCK_D=tiles.block_d,

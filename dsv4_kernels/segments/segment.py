@@ -42,11 +42,12 @@ class Launch:
         values = [*self.arguments]
         for place, name in self._named:
             values[place] = buffers[name]
-        self._start(*values, **self.constants)
+        self._start(*values)
 
     @functools.cached_property
     def _start(self) -> Callable[..., Any]:
-        return self.kernel[self.grid]
+        # What kernel[grid](...) calls; bound here, the constants are not merged at every launch.
+        return functools.partial(self.kernel.run, grid=self.grid, warmup=False, **self.constants)
 
     @functools.cached_property
     def _named(self) -> list[tuple[int, str]]:

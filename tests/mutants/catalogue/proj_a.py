@@ -71,8 +71,8 @@ MUTANTS = (
     ),
     mutant(
         "every launch starts at group 0",
-        "(first_group + task // (R_TILES * token_tiles))",
-        "(task // (R_TILES * token_tiles))",
+        "matmul_task(task, first_group, ",
+        "matmul_task(task, 0, ",
         killed_by=SOME_GROUPS,
     ),
     mutant(

@@ -1,0 +1,36 @@
+"""Tasks: every tile once."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+mutant = partial(
+    Mutant, file="dsv4_kernels/segments/tasks.py", tests="tests/segments/test_group_ranges.py"
+)
+
+MUTANTS = (
+    mutant(
+        "columns of the first tile only",
+        "n0 = task // token_tiles % COLUMN_TILES * BLOCK_N",
+        "n0 = 0 * BLOCK_N",
+        killed_by="tests/segments/test_proj_a.py::test_against_reference[130-3-129-300]",
+    ),
+    mutant(
+        "tokens of the first tile only",
+        "t0 = task % token_tiles * BLOCK_T",
+        "t0 = 0 * BLOCK_T",
+        killed_by="tests/segments/test_proj_a.py::test_against_reference[130-3-129-300]",
+    ),
+    mutant(
+        "heads of every group are those of the first",
+        "g = first_group + token_group % group_count",
+        "g = first_group + 0 * token_group % group_count",
+        killed_by="tests/segments/test_merge_norm.py::test_against_reference[64-16-16-4]",
+    ),
+    mutant(
+        "heads of the first tile only",
+        "task % HEAD_TILES * BLOCK_H + tl.arange(0, BLOCK_H)",
+        "0 * task + tl.arange(0, BLOCK_H)",
+        killed_by="tests/segments/test_merge_norm.py::test_against_reference[64-16-22-2]",
+    ),
+)
