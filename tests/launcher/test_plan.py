@@ -241,7 +241,7 @@ def test_wrong_arguments_of_a_run_are_refused(device, seed, poison):
         with pytest.raises(ContractError, match=message):
             plan.run(*wrong.args(), out=out)
     with pytest.raises(ContractError, match=r"`out` must be \[T=6, D=72\] bfloat16"):
-        plan.run(*inputs.args(), out=out.float())
+        plan.run(*inputs.args(), out=out.half())
     assert is_sentinel(out).all()
     for args, kwargs, got in [
         ((*inputs.args(), 1), {}, "16 by place"),
