@@ -18,15 +18,15 @@ from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.cost import Cost
 from dsv4_kernels.segments.slots import SLOTS
 from reference import bounds
-from reference.column_bias import column_bias
 from reference.gather_kv import gather_kv
 from reference.merge_norm import merge_norm
 from reference.proj_a import proj_a as proj_a_reference
 from reference.proj_b import proj_b as proj_b_reference
 from reference.qk_softmax_pv import qk_softmax_pv
+from reference.resolve_slots import resolve_slots
 
 # Up to the merged and normalised heads: FlashMLA has no inverse RoPE either.
-ATTENTION = ("gather_kv", "column_bias", "qk_softmax_pv", "merge_norm")
+ATTENTION = ("resolve_slots", "gather_kv", "qk_softmax_pv", "merge_norm")
 PROJECTION = ("proj_a", "group_quant", "proj_b", "dequant_sum")
 
 # Rivals round scores to bf16: numbers up to 64, half a spacing of 0.25, times C**-0.5 = 0.044, are
@@ -68,11 +68,11 @@ def judge_attention(inputs: PrefillInputs, got: torch.Tensor) -> None:
     """Assert that `got` [T, H, C] is the reference's within `ATTENTION_REL_L2`."""
     rows, cut = workloads.judged_rows(inputs)
     slots = {name: getattr(cut, name) for name in (*SLOTS, "num_tokens", "window")}
-    kv = gather_kv(**slots)
-    bias, live = column_bias(**slots)
-    m, l, o = qk_softmax_pv(cut.q, kv, bias)
+    kv_rows, bias, runs, blocks, live = resolve_slots(**slots)
+    kv = gather_kv(cut.ori_kv, cut.kv_overlay, cut.cmp_kv, kv_rows, runs, blocks)
+    m, l, o = qk_softmax_pv(cut.q, kv, bias, blocks)
     groups, rope_dim = cut.wo_a.shape[0], cut.freqs_cos.shape[1]
-    merged = merge_norm(m, l, o, live, cut.attn_sink, groups=groups, rope_dim=rope_dim)
+    merged = merge_norm(m, l, o, blocks, live, cut.attn_sink, groups=groups, rope_dim=rope_dim)
     assert bounds.relative_l2(got.cpu()[rows], _heads(*merged)) <= ATTENTION_REL_L2
 
 

@@ -25,7 +25,7 @@ from dsv4_kernels.segments.segment import Segment
 from dsv4_kernels.segments.slots import SLOTS
 from reference import bounds
 from reference.compare import compare
-from reference.slots import resolve_slots
+from reference.slots import named_rows
 
 # Rows of a chunk that are judged against the references, which take a second a hundred tokens. A
 # row does not depend on its neighbours (the tests see to that), so any will do.
@@ -57,7 +57,7 @@ def with_live_share(inputs: PrefillInputs, share: float) -> PrefillInputs:
 def live_keys(inputs: PrefillInputs) -> int:
     """Live (token, column) pairs."""
     slots = {name: getattr(inputs, name).cpu() for name in SLOTS}
-    live, _, _ = resolve_slots(**slots, num_tokens=inputs.num_tokens, window=inputs.window)
+    live, _, _ = named_rows(**slots, num_tokens=inputs.num_tokens, window=inputs.window)
     return int(live.sum())
 
 

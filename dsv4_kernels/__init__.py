@@ -6,10 +6,10 @@
 
 | segment        | core     | reads                                  | writes             |
 |----------------|----------|----------------------------------------|--------------------|
-| gather_kv      | vector   | pools, tables, indices, lens           | kv                 |
-| column_bias    | vector   | tables, indices, lens                  | bias, live_slots   |
-| qk_softmax_pv  | cube+vec | q, kv, bias                            | m, l, o            |
-| merge_norm     | vector   | m, l, o, live_slots, attn_sink         | o_packed, o_rope   |
+| resolve_slots  | vector   | tables, indices, lens | rows, bias, runs, live_blocks, live_slots |
+| gather_kv      | vector   | pools, rows, runs, live_blocks         | kv                 |
+| qk_softmax_pv  | cube+vec | q, kv, bias, live_blocks               | m, l, o            |
+| merge_norm     | vector   | m, l, o, live blocks, slots, attn_sink | o_packed, o_rope   |
 | inverse_rope   | vector   | o_rope, live_slots, freqs_cos/sin      | o_packed (rope)    |
 | proj_a         | cube     | o_packed, wo_a                         | o_r                |
 | group_quant    | vector   | o_r                                    | codes, scale       |
@@ -37,7 +37,6 @@ from dsv4_kernels.device import MissingDependency
 if TYPE_CHECKING:
     from dsv4_kernels.chains.prefill import PrefillSparseAttn, prefill_sparse_attn
     from dsv4_kernels.chains.seams import grouped_o_proj, prefill_sparse_attn_heads
-    from dsv4_kernels.segments.column_bias import column_bias
     from dsv4_kernels.segments.dequant_sum import dequant_sum
     from dsv4_kernels.segments.gather_kv import gather_kv
     from dsv4_kernels.segments.group_quant import group_quant
@@ -47,13 +46,13 @@ if TYPE_CHECKING:
     from dsv4_kernels.segments.proj_b import proj_b
     from dsv4_kernels.segments.proj_b_dequant import proj_b_dequant
     from dsv4_kernels.segments.qk_softmax_pv import qk_softmax_pv
+    from dsv4_kernels.segments.resolve_slots import resolve_slots
     from dsv4_kernels.segments.row_quant import row_quant
 
 __all__ = [
     "ContractError",
     "MissingDependency",
     "PrefillSparseAttn",
-    "column_bias",
     "dequant_sum",
     "gather_kv",
     "group_quant",
@@ -66,6 +65,7 @@ __all__ = [
     "proj_b",
     "proj_b_dequant",
     "qk_softmax_pv",
+    "resolve_slots",
     "row_quant",
 ]
 

@@ -3,7 +3,8 @@
 A buffer has one name everywhere: argument of the entry point, argument of a segment, output, graph,
 documentation, test. Shapes are in the glossary's letters: N tokens of a wave (at the entry point
 the T of the whole chunk), H heads, C head_dim, P rope dim, G groups, J = (H/G)*C, R o_lora_rank,
-D hidden size, K index columns, KP = K in whole blocks of 128, NB = KP/128, B page rows.
+D hidden size, K index columns, KP = K in whole blocks of 128, NB = KP/128, KR = KP/16, B page rows,
+U tiles of X tokens that share their KV.
 
     call       differs by chunk             wave     made by one segment for another, re-used
     cache      grows from chunk to chunk    output   what is returned
@@ -71,10 +72,13 @@ def _table() -> Iterator[Buffer]:
     yield Buffer("wo_b", "D G*R", int8, "weights", "second output projection")
     yield Buffer("wo_b_scale", "D", fp32, "weights", "scale of wo_b per output channel")
 
-    yield Buffer("kv", "N KP C", bf16, "wave", "a KV row per column, zeros where dead")
+    yield Buffer("rows", "U KP", int32, "wave", "row of all pools per column, -1 where dead")
+    yield Buffer("runs", "U KR", int32, "wave", "how each 16 columns split into runs of rows")
     yield Buffer("bias", "N KP", fp32, "wave", "0 for a live column, NEG for a dead one")
-    # The last segment reads it too: kept by wave, it would hold up the next wave but one.
+    # Later segments read these two as well: kept by wave, they would hold up the next wave but one.
+    yield Buffer("live_blocks", "U", int32, "chunk", "blocks of 128 columns with a live slot")
     yield Buffer("live_slots", "N", int32, "chunk", "live columns of a token")
+    yield Buffer("kv", "U KP C", bf16, "wave", "a KV row per column, zeros where dead")
     yield Buffer("m", "N NB H", fp32, "wave", "row maximum of a block's scores")
     yield Buffer("l", "N NB H", fp32, "wave", "row sum of a block's exponentials")
     yield Buffer("o", "N NB H C", fp32, "wave", "unnormalised output of a block")
@@ -99,7 +103,13 @@ WEIGHTS = tuple(b.name for b in BUFFERS.values() if b.lifetime == "weights")
 
 
 def shapes(names: Iterable[str], sizes: Mapping[str, int]) -> dict[str, list[int]]:
-    """The sizes of each buffer's shape, from the sizes of the letters."""
+    """The sizes of each buffer's shape, from the sizes of the letters; U and KR follow from others
+    where they are not among them."""
+    sizes = {**sizes}
+    if "N" in sizes:
+        sizes.setdefault("U", -(-sizes["N"] // sizes.get("X", 1)))
+    if "KP" in sizes:
+        sizes.setdefault("KR", sizes["KP"] // 16)
     return {name: _extent(BUFFERS[name].shape, sizes) for name in names}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from reference.column_bias import column_bias
 from reference.dequant_sum import dequant_sum
 from reference.gather_kv import gather_kv
 from reference.group_quant import group_quant
@@ -14,6 +13,7 @@ from reference.proj_a import proj_a
 from reference.proj_b import proj_b
 from reference.proj_b_dequant import proj_b_dequant
 from reference.qk_softmax_pv import qk_softmax_pv
+from reference.resolve_slots import resolve_slots
 from reference.row_quant import row_quant
 
 WAVE_TOKENS = 128  # bounds the memory of a long chunk; every token is computed by itself anyway
@@ -42,16 +42,19 @@ def prefill_segments(
     """For all T tokens: o_packed [G, T, J], o_r and codes [T, G, R], scale [G, T] (row_barrier:
     row_scale [T]), attn_out [T, D]."""
     T = q.shape[0]
-    slots = ori_kv.flatten(1, -2), ori_block_table, kv_overlay, cmp_kv.flatten(1, -2)
+    pools = ori_kv.flatten(1, -2), kv_overlay, cmp_kv.flatten(1, -2)
+    slots = pools[0], ori_block_table, kv_overlay, pools[2]
     waves: list[dict[str, torch.Tensor]] = []
     for first in range(0, max(T, 1), WAVE_TOKENS):
         rows = slice(first, first + WAVE_TOKENS)
         indices = *slots, cmp_block_table, cmp_sparse_indices[rows], cmp_sparse_lens[rows]
-        kv = gather_kv(*indices, num_tokens, window=window, first_token=first)
-        bias, live = column_bias(*indices, num_tokens, window=window, first_token=first)
-        m, l, o = qk_softmax_pv(q[rows], kv, bias)
+        kv_rows, bias, runs, blocks, live = resolve_slots(
+            *indices, num_tokens, window=window, first_token=first
+        )
+        kv = gather_kv(*pools, kv_rows, runs, blocks)
+        m, l, o = qk_softmax_pv(q[rows], kv, bias, blocks)
         o_packed, o_rope = merge_norm(
-            m, l, o, live, attn_sink, groups=wo_a.shape[0], rope_dim=freqs_cos.shape[1]
+            m, l, o, blocks, live, attn_sink, groups=wo_a.shape[0], rope_dim=freqs_cos.shape[1]
         )
         o_packed = inverse_rope(o_rope, live, freqs_cos[rows], freqs_sin[rows], o_packed)
         o_r = proj_a(o_packed, wo_a)

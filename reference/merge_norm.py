@@ -5,26 +5,29 @@ from __future__ import annotations
 import torch
 
 from reference.bounds import EXP_ERROR, ROUNDING_FLIPS, Bound, Inputs, Outputs, U, spacing
-from reference.column_bias import NEG
+from reference.resolve_slots import NEG
 
 
 def merge_norm(
     m: torch.Tensor,  # [N, NB, H] fp32
     l: torch.Tensor,  # [N, NB, H] fp32
     o: torch.Tensor,  # [N, NB, H, C] fp32
+    live_blocks: torch.Tensor,  # [U] int32
     live_slots: torch.Tensor,  # [N] int32
     attn_sink: torch.Tensor,  # [H] fp32
     *,
     groups: int,
     rope_dim: int,
+    sharers: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """n = O / (L + exp(sink - M)) over the blocks in ascending order; the sink is not scaled.
+    """n = O / (L + exp(sink - M)) over the live blocks in ascending order; the sink is not scaled.
 
     Returns o_packed [G, N, J] bf16 - the nope columns of n; its rope columns are zeros, for
     inverse_rope to fill - and o_rope [N, H, P] fp32. A token with no live slot gives zeros whatever
     m, l and o hold.
     """
     N, NB, H, C = o.shape
+    m, l, o = _live(m, l, o, live_blocks, sharers)
     m_all = torch.full((N, H), NEG)
     l_all = torch.zeros(N, H)
     o_all = torch.zeros(N, H, C)
@@ -46,6 +49,7 @@ def merge_norm(
 def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
     """The error of the merge; its rope columns are left to inverse_rope."""
     m, l, o = (inputs[name].cpu().double() for name in ("m", "l", "o"))
+    m, l, o = _live(m, l, o, inputs["live_blocks"].cpu(), inputs.get("sharers", 1))
     N, NB, H, C = o.shape
     P = inputs["rope_dim"]
     G = inputs["groups"]
@@ -68,3 +72,16 @@ def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
         ),
         "o_rope": Bound(error[..., C - P :], "fp32 merge of NB blocks, not rounded"),
     }
+
+
+def _live(
+    m: torch.Tensor, l: torch.Tensor, o: torch.Tensor, live_blocks: torch.Tensor, sharers: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The blocks with those behind the live ones as what does not count."""
+    blocks = live_blocks.long().repeat_interleave(sharers)[: len(m), None, None]
+    dead = torch.arange(m.shape[1])[:, None] >= blocks  # [N, NB, 1]
+    return (
+        torch.where(dead, NEG, m),
+        torch.where(dead, 0.0, l),
+        torch.where(dead[..., None], 0.0, o),
+    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from reference.bounds import EXP_ERROR, U, spacing, sum_error
-from reference.slots import resolve_slots
+from reference.slots import named_rows
 
 HALF_BF16 = 2.0**-8  # unit roundoff: what the rounding of P moves it by, of itself
 
@@ -70,7 +70,7 @@ def attend(
     T, H, C = q.shape
     P = freqs_cos.shape[1]
     ori_kv, cmp_kv = ori_kv.flatten(1, -2), cmp_kv.flatten(1, -2)
-    live, pool, row = resolve_slots(
+    live, pool, row = named_rows(
         ori_kv, ori_block_table, kv_overlay, cmp_kv, cmp_block_table,
         cmp_sparse_indices, cmp_sparse_lens, num_tokens, window,
     )  # fmt: skip

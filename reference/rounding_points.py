@@ -11,10 +11,10 @@ from collections.abc import Collection, Sequence
 import torch
 
 from reference.chain import WAVE_TOKENS
-from reference.column_bias import column_bias
-from reference.gather_kv import BLOCK_COLUMNS, gather_kv
+from reference.gather_kv import gather_kv
 from reference.group_quant import dequantise, quantise
 from reference.inverse_rope import turn_back
+from reference.resolve_slots import BLOCK_COLUMNS, resolve_slots
 
 # In the chain's order. "p": numerators of the softmax to bf16, before they meet V; "o_packed":
 # attention's output to bf16; "codes": o_r to INT8; "wo_b": weights to INT8; "attn_out": to bf16.
@@ -47,13 +47,16 @@ def rounded_chain(
     if unknown:
         raise ValueError(f"`choices` must be of {ROUNDING_POINTS}, got {sorted(unknown)}")
     T, P = freqs_cos.shape
-    slots = ori_kv.flatten(1, -2), ori_block_table, kv_overlay, cmp_kv.flatten(1, -2)
+    pools = ori_kv.flatten(1, -2), kv_overlay, cmp_kv.flatten(1, -2)
+    slots = pools[0], ori_block_table, kv_overlay, pools[2]
     attn_out = torch.zeros(len(choices), T, len(weights), dtype=torch.float64)
     for first in range(0, T, WAVE_TOKENS):
         rows = slice(first, first + WAVE_TOKENS)
         indices = *slots, cmp_block_table, cmp_sparse_indices[rows], cmp_sparse_lens[rows]
-        kv = gather_kv(*indices, num_tokens, window=window, first_token=first)
-        bias, live = column_bias(*indices, num_tokens, window=window, first_token=first)
+        kv_rows, bias, runs, blocks, live = resolve_slots(
+            *indices, num_tokens, window=window, first_token=first
+        )
+        kv = gather_kv(*pools, kv_rows, runs, blocks)
         attended = {}
         for bf16_p in {"p" in points for points in choices}:
             n = _attend(q[rows], kv, bias, attn_sink, bf16_p=bf16_p)

@@ -7,7 +7,7 @@ import torch
 RING, OVERLAY, COMPRESSED = 0, 1, 2
 
 
-def resolve_slots(
+def named_rows(
     ori_kv: torch.Tensor,  # [pages, B, C]
     ori_block_table: torch.Tensor,  # [n] int32
     kv_overlay: torch.Tensor,  # [T, C]

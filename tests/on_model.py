@@ -62,7 +62,11 @@ def _buffers(dims: Dims, tokens: int, live: int, blocks: int, seed: int) -> dict
     made = [b.name for b in BUFFERS.values() if b.lifetime in ("wave", "chunk", "output")]
     drawn = {k: _drawn(k, shape, generator) for k, shape in shapes(made, sizes).items()}
     numbers = dict(
-        first_token=0, groups=dims.groups, rope_dim=dims.rope_dim, softmax_scale=dims.head_dim**-0.5
+        first_token=0,
+        sharers=1,
+        groups=dims.groups,
+        rope_dim=dims.rope_dim,
+        softmax_scale=dims.head_dim**-0.5,
     )
     return vars(inputs) | numbers | drawn
 
@@ -71,7 +75,13 @@ def _drawn(name: str, shape: list[int], generator: torch.Generator) -> torch.Ten
     dtype = BUFFERS[name].dtype
     assert isinstance(dtype, torch.dtype)
     if not dtype.is_floating_point:
-        low, high = {"live_slots": (0, 4), "codes": (-127, 128)}.get(name, (-(2**20), 2**20))
+        low, high = {
+            "live_slots": (0, 4),
+            "live_blocks": (0, 3),
+            "runs": (0, 17),
+            "rows": (-4, 700),
+            "codes": (-127, 128),
+        }.get(name, (-(2**20), 2**20))
         return torch.randint(low, high, shape, dtype=dtype, generator=generator)
     normal = torch.randn(shape, generator=generator)
     if name == "bias":

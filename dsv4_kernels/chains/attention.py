@@ -16,11 +16,11 @@ def fused(
 ) -> Iterator[Node]:
     """One kernel per block of columns, then a merge of the blocks: the seed's form.
 
-    gather_kv and column_bias have a lane of their own: they need nothing of the wave before, and
+    resolve_slots and gather_kv have a lane of their own: they need nothing of the wave before, and
     would else wait behind its merge and quantisation on the vector cores' queue.
     """
+    yield node(segments["resolve_slots"], sizes, lane="gather")
     yield node(segments["gather_kv"], sizes, lane="gather")
-    yield node(segments["column_bias"], sizes, lane="gather")
     yield node(segments["qk_softmax_pv"], sizes)
     for groups in chunks(sizes["G"], groups_per_launch):
         yield node(segments["merge_norm"], sizes, groups=groups)

@@ -121,7 +121,11 @@ class PrefillChain:
     def numbers(self, sizes: Mapping[str, int]) -> dict[str, Any]:
         """What the segments take beside tensors, the same in every run."""
         return dict(
-            window=sizes["window"], groups=sizes["G"], rope_dim=sizes["P"], softmax_scale=None
+            window=sizes["window"],
+            groups=sizes["G"],
+            rope_dim=sizes["P"],
+            softmax_scale=None,
+            sharers=1,
         )
 
 

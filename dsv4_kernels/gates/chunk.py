@@ -24,7 +24,7 @@ from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.segments import SEGMENTS
 
 # Pages of the compressed pool and its table in the recorded chunk: 64 pages of 128 rows at ratio 4
-# are 32 Ki tokens of context. Nothing but the counts of gather_kv and column_bias could see it.
+# are 32 Ki tokens of context. Nothing but the counts of resolve_slots could see it.
 CONTEXT_PAGES = 64
 
 _Launch = TypeVar("_Launch")

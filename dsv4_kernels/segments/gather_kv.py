@@ -1,8 +1,10 @@
-"""kv[t, k, :] = the row that slot (t, k) names if it is live, else zeros.
+"""kv[u, k, :] = the row that rows[u, k] names, or zeros where it is -1.
 
-A kernel of its own: a gather inside the attention kernel costs it the split over both vector cores
-and doubles its unified buffer. Rows move one at a time, each by one load and one store, because a
-row has one source among three pools and a tile-wide masked load would read all three.
+Moves only: resolve_slots has said which row of which pool each column names, and how many of 16
+neighbouring columns are neighbouring rows. A row moved by itself costs a device about twenty times
+a row of a run, so 16 columns go in one piece or two where they can, and one by one elsewhere. All
+three are the same code: so many pieces, so many rows each. A kernel of its own: a gather inside the
+attention kernel costs it the split over both vector cores and doubles its unified buffer.
 """
 
 from __future__ import annotations
@@ -19,118 +21,111 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, size
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.slots import (
-    BLOCK_COLUMNS,
-    SLOT_NUMBERS,
-    SLOTS,
-    check_slots,
-    page_shift,
-    pool,
-    resolve_slot,
-    slot_numbers,
-    table,
-)
-from dsv4_kernels.segments.tiles import Budget, Core, Tiles, extent
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, POOL_GAP, RUN_COLUMNS, pool
+from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatherKvTiles(Tiles):
-    """block_k: columns per task. 32 rows are 32 KiB, enough tasks (20 a token at K = 640) to level
-    the load over 48 vector cores without paying the task's set-up per row."""
+    """block_k: columns per task. A whole block reads live_blocks once for 128 rows, and 640 tasks
+    of FLASH still level the load over 48 vector cores."""
 
     core: ClassVar[Core] = "AIV"
-    block_k: int = extent(32, divides=BLOCK_COLUMNS)
+    block_k: int = extent(BLOCK_COLUMNS, low=RUN_COLUMNS, divides=BLOCK_COLUMNS)
 
     @classmethod
     def cuda(cls) -> GatherKvTiles:
-        """A warp a program: a row of 1 KiB is two 16-byte loads a lane, and what hides latency is
-        the number of rows under way. A multiprocessor holds 32 programs, so 32 rows are, 32 KiB
-        against the 17 KiB that cover its share of the bandwidth. 4 columns a task make 20 480 tasks
-        of FLASH, 4.85 rounds of 132 x 32, 97 % full; 8 columns make 2.42 rounds, 81 % full."""
-        return cls(block_k=4, num_warps=1)
+        """A run a program, of 16 KiB: a multiprocessor's share of the bandwidth is covered by 17
+        KiB under way, and it holds several."""
+        return cls(block_k=RUN_COLUMNS)
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
-        """A doubled row for each of the three pools and one of zeros, C bf16 each."""
-        return Budget(ub=7 * sizes["C"] * 2)
+        """A doubled piece for each of the three pools, and one of zeros."""
+        return Budget(ub=7 * RUN_COLUMNS * sizes["C"] * 2 + KIB)
 
 
-@triton.jit(
-    do_not_specialize=[
-        "ori_entries", "cmp_entries", "ori_pages", "cmp_pages", "num_tokens", "first_token",
-        "chunk_tokens", "window", "N", "K", "KP",
-    ]
-)  # fmt: skip
+@triton.jit(do_not_specialize=["ori_rows", "chunk_tokens", "cmp_rows", "U", "KP"])
 def _gather_kv_kernel(
     ori_kv_ptr,  # [ori_pages, B, C] bf16
-    ori_block_table_ptr,  # [ori_entries] int32
     kv_overlay_ptr,  # [T, C] bf16
     cmp_kv_ptr,  # [cmp_pages, B, C] bf16
-    cmp_block_table_ptr,  # [cmp_entries] int32
-    cmp_sparse_indices_ptr,  # [N, K] int32
-    cmp_sparse_lens_ptr,  # [N] int32
-    kv_ptr,  # [N, KP, C] bf16
-    ori_entries,
-    cmp_entries,
-    ori_pages,
-    cmp_pages,
-    num_tokens,
-    first_token,
+    rows_ptr,  # [U, KP] int32
+    runs_ptr,  # [U, KP/RUN] int32
+    live_blocks_ptr,  # [U] int32
+    kv_ptr,  # [U, KP, C] bf16
+    ori_rows,
     chunk_tokens,
-    window,
-    N,
-    K,
+    cmp_rows,
+    U,
     KP,
-    B: tl.constexpr,
-    B_SHIFT: tl.constexpr,
     C: tl.constexpr,
+    RUN: tl.constexpr,
+    TASK_K: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    GAP: tl.constexpr,
 ):
-    # One task: BLOCK_K neighbouring columns of one token, row by row.
+    # One task: TASK_K columns of a tile, none where the block is past the live ones.
     c = tl.arange(0, C)
-    blocks = KP // BLOCK_K
-    for task in range(tl.program_id(0), N * blocks, tl.num_programs(0)):
-        t = task // blocks
-        k0 = task % blocks * BLOCK_K
-        length = tl.minimum(tl.load(cmp_sparse_lens_ptr + t), K)
-        length = tl.where(first_token + t < num_tokens, length, 0)
-        indices_ptr = cmp_sparse_indices_ptr + t.to(tl.int64) * K
-        rows_ptr = kv_ptr + (t.to(tl.int64) * KP + k0) * C
-        for i in range(BLOCK_K):
-            k = k0 + i
-            raw = tl.load(indices_ptr + tl.minimum(k, K - 1))
-            in_ring, in_overlay, in_cmp, row = resolve_slot(
-                raw, k < length, ori_block_table_ptr, cmp_block_table_ptr, ori_entries,
-                cmp_entries, ori_pages, cmp_pages, num_tokens, chunk_tokens, window, B, B_SHIFT,
-            )  # fmt: skip
-            offset = row.to(tl.int64) * C
-            values = tl.zeros((C,), tl.bfloat16)
-            if in_ring:
-                values = tl.load(ori_kv_ptr + offset + c)
-            elif in_overlay:
-                values = tl.load(kv_overlay_ptr + offset + c)
-            elif in_cmp:
-                values = tl.load(cmp_kv_ptr + offset + c)
-            tl.store(rows_ptr + i * C + c, values)
+    r = tl.arange(0, RUN)
+    overlay_base = ori_rows + GAP
+    cmp_base = overlay_base + chunk_tokens + GAP
+    tasks = KP // TASK_K
+    for task in range(tl.program_id(0), U * tasks, tl.num_programs(0)):
+        u = (task // tasks).to(tl.int64)
+        k0 = task % tasks * TASK_K
+        columns = tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K) * BLOCK_K
+        for k in range(k0, tl.minimum(k0 + TASK_K, columns), RUN):
+            split = tl.load(runs_ptr + u * (KP // RUN) + k // RUN)
+            split = tl.minimum(tl.maximum(split, 0), RUN)
+            step = tl.maximum(split, 1)
+            pieces = tl.where(split == 0, RUN, tl.where(split == RUN, 1, 2))
+            for piece in range(0, pieces):
+                first = piece * step
+                size = tl.where(split == 0, 1, tl.where(piece == 0, step, RUN - step))
+                inside = (r < size)[:, None]
+                row = tl.load(rows_ptr + u * KP + k + first)
+                to_ptr = kv_ptr + (u * KP + k + first) * C + r[:, None] * C + c[None, :]
+                in_ring, in_overlay = row < overlay_base, row < cmp_base
+                base = tl.where(in_ring, 0, tl.where(in_overlay, overlay_base, cmp_base))
+                held = tl.where(in_ring, ori_rows, tl.where(in_overlay, chunk_tokens, cmp_rows))
+                if (row < 0) | (row - base > held - size):
+                    tl.store(to_ptr, tl.zeros((RUN, C), tl.bfloat16), mask=inside)
+                elif in_ring:
+                    from_ptr = ori_kv_ptr + row.to(tl.int64) * C + r[:, None] * C
+                    values = tl.load(from_ptr + c[None, :], mask=inside)
+                    tl.store(to_ptr, values, mask=inside)
+                elif in_overlay:
+                    overlay_row = (row - overlay_base).to(tl.int64)
+                    from_ptr = kv_overlay_ptr + overlay_row * C + r[:, None] * C
+                    values = tl.load(from_ptr + c[None, :], mask=inside)
+                    tl.store(to_ptr, values, mask=inside)
+                else:
+                    from_ptr = cmp_kv_ptr + (row - cmp_base).to(tl.int64) * C + r[:, None] * C
+                    values = tl.load(from_ptr + c[None, :], mask=inside)
+                    tl.store(to_ptr, values, mask=inside)
 
 
-def _check(contract: Contract, **numbers: int) -> None:
-    check_slots(contract, **numbers)
+def _check(contract: Contract) -> None:
+    KP = contract["KP"]
+    contract.require(KP % BLOCK_COLUMNS == 0, "rows", "KP a multiple of 128", f"KP = {KP}")
+    runs = contract["KR"]
+    contract.require(runs * RUN_COLUMNS == KP, "runs", f"[U, KP/16] with KP={KP}", f"KR = {runs}")
     contract.power_of_two("C", "kv_overlay")
 
 
 def _launch(contract: Contract, target: Target, tiles: GatherKvTiles) -> Launch:
-    N, KP, B = (contract[letter] for letter in ("N", "KP", "B"))
+    U, KP, B = (contract[letter] for letter in ("U", "KP", "B"))
     return Launch(
         _gather_kv_kernel,
-        target.grid("vector", N * (KP // tiles.block_k)),
+        target.grid("vector", U * (KP // tiles.block_k)),
         (
-            pool(contract, "ori"), table(contract, "ori"), "kv_overlay",
-            pool(contract, "cmp"), table(contract, "cmp"), "cmp_sparse_indices",
-            "cmp_sparse_lens", "kv", *slot_numbers(contract),
+            pool(contract, "ori"), "kv_overlay", pool(contract, "cmp"), "rows", "runs",
+            "live_blocks", "kv", contract["ori_pages"] * B, contract["T"],
+            contract["cmp_pages"] * B, U, KP,
         ),
         dict(
-            B=B, B_SHIFT=page_shift(B), C=contract["C"], BLOCK_K=tiles.block_k,
-            **tiles.options(target),
+            C=contract["C"], RUN=RUN_COLUMNS, TASK_K=tiles.block_k, BLOCK_K=BLOCK_COLUMNS,
+            GAP=POOL_GAP, **tiles.options(target),
         ),
     )  # fmt: skip
 
@@ -145,40 +140,31 @@ def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> 
 
 
 SEGMENT = Segment(
-    "gather_kv", GatherKvTiles, reads=SLOTS, writes=("kv",), numbers=SLOT_NUMBERS,
+    "gather_kv", GatherKvTiles,
+    reads=("ori_kv", "kv_overlay", "cmp_kv", "rows", "runs", "live_blocks"), writes=("kv",),
     check=_check, launch=_launch, cost=_cost,
 )  # fmt: skip
 
 
 def gather_kv(
     ori_kv: torch.Tensor,  # [pages, B, C] bf16
-    ori_block_table: torch.Tensor,  # [n] int32
     kv_overlay: torch.Tensor,  # [T, C] bf16
     cmp_kv: torch.Tensor,  # [pages, B, C] bf16
-    cmp_block_table: torch.Tensor,  # [m] int32
-    cmp_sparse_indices: torch.Tensor,  # [N, K] int32
-    cmp_sparse_lens: torch.Tensor,  # [N] int32
-    num_tokens: int,
+    rows: torch.Tensor,  # [U, KP] int32
+    runs: torch.Tensor,  # [U, KP/16] int32
+    live_blocks: torch.Tensor,  # [U] int32
     *,
-    window: int = 128,
-    first_token: int = 0,
     kv: torch.Tensor | None = None,
     tiles: GatherKvTiles | None = None,
 ) -> torch.Tensor:
-    """Gather each token's KV rows (spec segment 1): moves only, no arithmetic.
+    """Move the KV rows that resolve_slots has found: no arithmetic.
 
     Args:
-        cmp_sparse_indices, cmp_sparse_lens: the rows of tokens first_token .. first_token + N - 1
-            of the chunk; the indices' values are the raw index contract of `slots.py`.
-        num_tokens: live tokens of the chunk, 0..T.
-        window: rows of the window ring, i.e. where raw indices start to mean the overlay.
-        kv: output, [N, KP, C] bf16 with KP = K rounded up to a multiple of 128.
+        rows, runs, live_blocks: as resolve_slots writes them for these pools.
 
-    Returns kv; dead slots and padding columns are rows of zeros. Raises ContractError.
+    Returns kv [U, KP, C] bf16; blocks from live_blocks on are not written. Raises ContractError.
     """
     return SEGMENT(
-        tiles, ori_kv=ori_kv, ori_block_table=ori_block_table, kv_overlay=kv_overlay,
-        cmp_kv=cmp_kv, cmp_block_table=cmp_block_table, cmp_sparse_indices=cmp_sparse_indices,
-        cmp_sparse_lens=cmp_sparse_lens, num_tokens=num_tokens, window=window,
-        first_token=first_token, kv=kv,
+        tiles, ori_kv=ori_kv, kv_overlay=kv_overlay, cmp_kv=cmp_kv, rows=rows, runs=runs,
+        live_blocks=live_blocks, kv=kv,
     )  # fmt: skip

@@ -20,10 +20,10 @@ import triton.language as tl
 
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
-from dsv4_kernels.segments.column_bias import NEG
 from dsv4_kernels.segments.cost import moved_of_heads
 from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.segment import Launch, Segment
+from dsv4_kernels.segments.slots import NEG, bind_sharers
 from dsv4_kernels.segments.tasks import heads_task, heads_tasks
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
@@ -52,6 +52,7 @@ def _merge_norm_kernel(
     m_ptr,  # [N, NB, H] fp32
     l_ptr,  # [N, NB, H] fp32
     o_ptr,  # [N, NB, H, C] fp32
+    live_blocks_ptr,  # [U] int32
     live_slots_ptr,  # [N] int32
     attn_sink_ptr,  # [H] fp32
     o_packed_ptr,  # [G, N, J] bf16
@@ -65,6 +66,7 @@ def _merge_norm_kernel(
     C: tl.constexpr,
     P: tl.constexpr,
     LOWEST: tl.constexpr,
+    X: tl.constexpr,
     BLOCK_H: tl.constexpr,
 ):
     HG: tl.constexpr = H // G
@@ -78,7 +80,8 @@ def _merge_norm_kernel(
         m = tl.full((BLOCK_H,), LOWEST, tl.float32)
         l = tl.zeros((BLOCK_H,), tl.float32)
         o = tl.zeros((BLOCK_H, C), tl.float32)
-        for b in range(NB):
+        blocks = tl.load(live_blocks_ptr + t // X)
+        for b in range(tl.minimum(blocks, NB)):
             block = t * NB + b
             m_block = tl.load(m_ptr + block * H + h, mask=in_group, other=0.0)
             l_block = tl.load(l_ptr + block * H + h, mask=in_group, other=0.0)
@@ -105,7 +108,8 @@ def _merge_norm_kernel(
         tl.store(rope_rows_ptr + (c - (C - P))[None, :], n, mask=rope)
 
 
-def _check(contract: Contract, groups: int, rope_dim: int) -> None:
+def _check(contract: Contract, groups: int, rope_dim: int, sharers: int = 1) -> None:
+    bind_sharers(contract, sharers)
     NB, H, C = (contract[letter] for letter in ("NB", "H", "C"))
     contract.require(NB >= 1, "m", "[N, NB, H] with NB >= 1", "NB = 0")
     contract.power_of_two("C", "o")
@@ -121,17 +125,18 @@ def _launch(contract: Contract, target: Target, tiles: MergeNormTiles) -> Launch
     return Launch(
         _merge_norm_kernel,
         target.grid("vector", heads_tasks(contract, tiles.block_h)),
-        ("m", "l", "o", "live_slots", "attn_sink", "o_packed", "o_rope", N, NB,
+        ("m", "l", "o", "live_blocks", "live_slots", "attn_sink", "o_packed", "o_rope", N, NB,
          contract.groups.start, len(contract.groups)),
         dict(
-            H=H, G=G, C=C, P=P, LOWEST=NEG, BLOCK_H=tiles.block_h, **tiles.options(target)
+            H=H, G=G, C=C, P=P, LOWEST=NEG, X=contract["X"], BLOCK_H=tiles.block_h,
+            **tiles.options(target),
         ),
     )  # fmt: skip
 
 
 SEGMENT = Segment(
-    "merge_norm", MergeNormTiles, reads=("m", "l", "o", "live_slots", "attn_sink"),
-    writes=("o_packed", "o_rope"), numbers=("groups", "rope_dim"), by_groups=True,
+    "merge_norm", MergeNormTiles, reads=("m", "l", "o", "live_blocks", "live_slots", "attn_sink"),
+    writes=("o_packed", "o_rope"), numbers=("groups", "rope_dim", "sharers"), by_groups=True,
     check=_check, launch=_launch, cost=moved_of_heads("nope"),
 )  # fmt: skip
 
@@ -140,11 +145,13 @@ def merge_norm(
     m: torch.Tensor,  # [N, NB, H] fp32
     l: torch.Tensor,  # [N, NB, H] fp32
     o: torch.Tensor,  # [N, NB, H, C] fp32
+    live_blocks: torch.Tensor,  # [U] int32
     live_slots: torch.Tensor,  # [N] int32
     attn_sink: torch.Tensor,  # [H] fp32
     *,
     groups: int,
     rope_dim: int,
+    sharers: int = 1,
     group_range: range | None = None,
     o_packed: torch.Tensor | None = None,
     o_rope: torch.Tensor | None = None,
@@ -154,16 +161,19 @@ def merge_norm(
 
     Args:
         m, l, o: as qk_softmax_pv writes them.
+        live_blocks: how many blocks of a tile of X tokens to join, as resolve_slots writes it.
         live_slots: a token with none gets exact zeros, whatever m, l and o hold.
         attn_sink: unscaled logit per head; -inf is plain softmax, +inf gives zeros.
         groups: G, a divisor of H.
         rope_dim: P, a power of two below C.
+        sharers: X, as resolve_slots takes it.
         group_range: the groups whose heads to merge, all if None; others' outputs stay.
 
     Returns (o_packed [G, N, J] bf16 without its rope columns, which inverse_rope writes;
     o_rope [N, H, P] fp32). Raises ContractError.
     """
     return SEGMENT(
-        tiles, m=m, l=l, o=o, live_slots=live_slots, attn_sink=attn_sink, groups=groups,
-        rope_dim=rope_dim, group_range=group_range, o_packed=o_packed, o_rope=o_rope,
+        tiles, m=m, l=l, o=o, live_blocks=live_blocks, live_slots=live_slots, attn_sink=attn_sink,
+        groups=groups, rope_dim=rope_dim, sharers=sharers, group_range=group_range,
+        o_packed=o_packed, o_rope=o_rope,
     )  # fmt: skip

@@ -25,7 +25,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, attention_flop, moved
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers
 from dsv4_kernels.segments.tiles import FRACTAL, KIB, Budget, Core, Tiles, extent
 
 
@@ -62,8 +62,9 @@ class QkSoftmaxPvTiles(Tiles):
 @triton.jit(do_not_specialize=["softmax_scale", "N", "NB"])
 def _qk_softmax_pv_kernel(
     q_ptr,  # [N, H, C] bf16
-    kv_ptr,  # [N, KP, C] bf16
+    kv_ptr,  # [U, KP, C] bf16
     bias_ptr,  # [N, KP] fp32
+    live_blocks_ptr,  # [U] int32
     m_ptr,  # [N, NB, H] fp32
     l_ptr,  # [N, NB, H] fp32
     o_ptr,  # [N, NB, H, C] fp32
@@ -72,6 +73,7 @@ def _qk_softmax_pv_kernel(
     NB,
     H: tl.constexpr,
     C: tl.constexpr,
+    X: tl.constexpr,
     TASK_H: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -83,32 +85,38 @@ def _qk_softmax_pv_kernel(
     HEAD_TASKS: tl.constexpr = (H + TASK_H - 1) // TASK_H
     c = tl.arange(0, C)
     k = tl.arange(0, BLOCK_K)
-    for task in range(tl.program_id(0), N * NB * HEAD_TASKS, tl.num_programs(0)):
-        row = task // HEAD_TASKS  # of [N * NB, ...]
-        t = (row // NB).to(tl.int64)
-        block = row.to(tl.int64)
-        kv = tl.load(kv_ptr + block * BLOCK_K * C + k[:, None] * C + c[None, :])
-        bias = tl.load(bias_ptr + block * BLOCK_K + k)
-        for h0 in range(0, TASK_H, BLOCK_H):
-            h = task % HEAD_TASKS * TASK_H + h0 + tl.arange(0, BLOCK_H)
-            in_heads = h < H
-            q_rows_ptr = q_ptr + t * H * C + h[:, None] * C
-            q = tl.load(q_rows_ptr + c[None, :], mask=in_heads[:, None], other=0.0)
+    U = tl.cdiv(N, X)
+    for task in range(tl.program_id(0), U * NB * HEAD_TASKS, tl.num_programs(0)):
+        tile = task // HEAD_TASKS  # of [U * NB, ...]
+        u, b = tile // NB, tile % NB
+        live = tl.minimum(b + 1, tl.load(live_blocks_ptr + u))
+        for _ in range(b, live):  # once or, for a dead block, never
+            kv = tl.load(kv_ptr + tile.to(tl.int64) * BLOCK_K * C + k[:, None] * C + c[None, :])
+            for x in range(0, tl.minimum(X, N - u * X)):
+                t = (u * X + x).to(tl.int64)
+                block = t * NB + b
+                bias = tl.load(bias_ptr + block * BLOCK_K + k)
+                for h0 in range(0, TASK_H, BLOCK_H):
+                    h = task % HEAD_TASKS * TASK_H + h0 + tl.arange(0, BLOCK_H)
+                    in_heads = h < H
+                    q_rows_ptr = q_ptr + t * H * C + h[:, None] * C
+                    q = tl.load(q_rows_ptr + c[None, :], mask=in_heads[:, None], other=0.0)
 
-            scores = tl.dot(q, tl.trans(kv)) * softmax_scale + bias[None, :]
-            m = tl.max(scores, axis=1)
-            p = tl.exp(scores - m[:, None])
-            l = tl.sum(p, axis=1)
-            o = tl.dot(p.to(tl.bfloat16), kv)
+                    scores = tl.dot(q, tl.trans(kv)) * softmax_scale + bias[None, :]
+                    m = tl.max(scores, axis=1)
+                    p = tl.exp(scores - m[:, None])
+                    l = tl.sum(p, axis=1)
+                    o = tl.dot(p.to(tl.bfloat16), kv)
 
-            heads = block * H + h
-            tl.store(m_ptr + heads, m, mask=in_heads)
-            tl.store(l_ptr + heads, l, mask=in_heads)
-            o_rows_ptr = o_ptr + block * H * C + h[:, None] * C
-            tl.store(o_rows_ptr + c[None, :], o, mask=in_heads[:, None])
+                    heads = block * H + h
+                    tl.store(m_ptr + heads, m, mask=in_heads)
+                    tl.store(l_ptr + heads, l, mask=in_heads)
+                    o_rows_ptr = o_ptr + block * H * C + h[:, None] * C
+                    tl.store(o_rows_ptr + c[None, :], o, mask=in_heads[:, None])
 
 
-def _check(contract: Contract, softmax_scale: float | None = None) -> None:
+def _check(contract: Contract, softmax_scale: float | None = None, sharers: int = 1) -> None:
+    bind_sharers(contract, sharers)
     KP = contract["KP"]
     contract.require(KP % BLOCK_COLUMNS == 0, "kv", "KP a multiple of 128", f"KP = {KP}")
     contract.power_of_two("C", "q", low=16)  # the cube multiplies fractals of 16
@@ -121,15 +129,15 @@ def _check(contract: Contract, softmax_scale: float | None = None) -> None:
 
 
 def _launch(contract: Contract, target: Target, tiles: QkSoftmaxPvTiles) -> Launch:
-    N, NB, H, C = (contract[letter] for letter in ("N", "NB", "H", "C"))
+    U, N, NB, H, C = (contract[letter] for letter in ("U", "N", "NB", "H", "C"))
     task_h = H if tiles.heads_per_task is None else tiles.heads_per_task
     return Launch(
         _qk_softmax_pv_kernel,
-        target.grid("cube", N * NB * triton.cdiv(H, task_h)),
-        ("q", "kv", "bias", "m", "l", "o", contract["softmax_scale"], N, NB),
+        target.grid("cube", U * NB * triton.cdiv(H, task_h)),
+        ("q", "kv", "bias", "live_blocks", "m", "l", "o", contract["softmax_scale"], N, NB),
         dict(
-            H=H, C=C, TASK_H=task_h, BLOCK_H=tiles.block_h, BLOCK_K=BLOCK_COLUMNS,
-            **tiles.options(target),
+            H=H, C=C, X=contract["X"], TASK_H=task_h, BLOCK_H=tiles.block_h,
+            BLOCK_K=BLOCK_COLUMNS, **tiles.options(target),
         ),
     )  # fmt: skip
 
@@ -141,18 +149,21 @@ def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> 
 
 
 SEGMENT = Segment(
-    "qk_softmax_pv", QkSoftmaxPvTiles, reads=("q", "kv", "bias"), writes=("m", "l", "o"),
-    numbers=("softmax_scale",), check=_check, launch=_launch, cost=_cost,
+    "qk_softmax_pv", QkSoftmaxPvTiles, reads=("q", "kv", "bias", "live_blocks"),
+    writes=("m", "l", "o"), numbers=("softmax_scale", "sharers"), check=_check, launch=_launch,
+    cost=_cost,
     rounded={"o": 2**-20},  # four sums of 32 columns instead of one of 128
 )  # fmt: skip
 
 
 def qk_softmax_pv(
     q: torch.Tensor,  # [N, H, C] bf16
-    kv: torch.Tensor,  # [N, KP, C] bf16
+    kv: torch.Tensor,  # [U, KP, C] bf16
     bias: torch.Tensor,  # [N, KP] fp32
+    live_blocks: torch.Tensor,  # [U] int32
     *,
     softmax_scale: float | None = None,
+    sharers: int = 1,
     m: torch.Tensor | None = None,
     l: torch.Tensor | None = None,
     o: torch.Tensor | None = None,
@@ -161,10 +172,15 @@ def qk_softmax_pv(
     """Scores, softmax and P.V of every block of 128 columns (spec segment 3).
 
     Args:
-        kv, bias: as gather_kv and column_bias write them; KP is a multiple of 128, NB = KP / 128.
+        kv, bias: as gather_kv and resolve_slots write them; KP is a multiple of 128, NB = KP / 128.
+        live_blocks: how many blocks of a tile of X tokens to attend to; later ones are not touched.
         softmax_scale: factor on the scores; default C**-0.5.
+        sharers: X, as resolve_slots takes it. A row of KV that is NaN or Inf reaches all X tokens.
 
     Returns (m [N, NB, H], l [N, NB, H], o [N, NB, H, C]), fp32: row maximum, row sum and
     unnormalised output per block. Raises ContractError.
     """
-    return SEGMENT(tiles, q=q, kv=kv, bias=bias, softmax_scale=softmax_scale, m=m, l=l, o=o)
+    return SEGMENT(
+        tiles, q=q, kv=kv, bias=bias, live_blocks=live_blocks, softmax_scale=softmax_scale,
+        sharers=sharers, m=m, l=l, o=o,
+    )  # fmt: skip

@@ -64,9 +64,8 @@ class Segment:
     can be asked for some of the groups only. check: what shapes alone do not say; it is given the
     numbers, and binds the letters that the outputs' shapes need. launch: what to launch, from the
     letters; not called where an output is empty. cost: bytes and FLOP that cannot be avoided.
-    scalar_loops: loops over elements that the Ascend compiler may make of it. rounded: outputs that
-    its compiled code, executed, may round otherwise than the CPU path does, and by how much of
-    their largest value; all others are equal to the byte.
+    rounded: outputs that its compiled code, executed, may round otherwise than the CPU path does,
+    and by how much of their largest value; all others are equal to the byte.
     """
 
     name: str
@@ -79,7 +78,6 @@ class Segment:
     check: Callable[..., None] = field(kw_only=True)
     launch: Callable[[Contract, Target, Any], Launch] = field(kw_only=True)
     cost: Callable[..., Cost] = moved
-    scalar_loops: int = 0
     rounded: Mapping[str, float] = field(default_factory=dict)
     chosen: Tiles | None = None  # tiles to use instead of the device's own
 

@@ -1,13 +1,9 @@
-"""The one definition of a live slot, used by gather_kv and column_bias alike.
+"""What resolved slots look like, and what every resolver of an index contract does alike.
 
-    raw < 0                       unused
-    raw in [0, window)            row `raw` of the window ring, through ori_block_table
-    raw in [window, window + T)   row `raw - window` of kv_overlay
-    raw >= window + T             compressed slot `raw - window - T`, through cmp_block_table
-
-A slot is live iff its token is < num_tokens, its column is below the token's length, raw >= 0, an
-overlay row is < num_tokens, a logical page lies in its block table and the physical one in its
-pool.
+A row is a KV row of all pools in one numbering: those of the window ring from 0, of the overlay
+from ori_pages*B + 1, of the compressed pool T + 1 further; -1 is dead. A tile of X neighbouring
+tokens shares its rows. Its live blocks of 128 columns stand first, live_blocks counts them, and
+nothing behind them is written or read.
 """
 
 from __future__ import annotations
@@ -21,9 +17,24 @@ from dsv4_kernels.contract import Contract
 # tile of KV is 128 KiB, which fits the 512 KiB L1 of an Ascend cube core twice (double buffering).
 BLOCK_COLUMNS = 128
 
+# Columns that gather_kv moves at once where they are rows in a row: 16 rows are 16 KiB, and three
+# pools of them doubled fit the unified buffer, where 32 do not.
+RUN_COLUMNS = 16
+
+# Most tokens that share KV: a tile of 8 x 128 columns takes most of the unified buffer.
+MAX_SHARERS = 8
+
+# Between the numbers of two pools, so that neighbouring numbers are neighbouring rows of one pool.
+POOL_GAP = 1
+
+# The lowest finite fp32. NEG + score rounds to NEG, exp(NEG - m) is 0 next to any live score, and
+# an all-dead block has NEG - NEG = 0 where -inf - -inf would be NaN.
+NEG = -3.4028234663852886e38
+
 
 @triton.jit
-def _page(slot, B: tl.constexpr, B_SHIFT: tl.constexpr):
+def page_of(slot, B: tl.constexpr, B_SHIFT: tl.constexpr):
+    """slot // B; B_SHIFT is log2(B), or -1 where B is not a power of two."""
     # Ascend divides int32 vectors in fp32, exact below 2**24 only (check_slots holds B to that);
     # for a power of two a shift is exact everywhere, and one instruction.
     if B_SHIFT >= 0:
@@ -33,48 +44,35 @@ def _page(slot, B: tl.constexpr, B_SHIFT: tl.constexpr):
 
 
 @triton.jit
-def resolve_slot(
-    raw,  # int32 scalar or tensor: entry of cmp_sparse_indices
-    usable,  # bool, like raw: the token is < num_tokens and the column below its length
-    ori_block_table_ptr,  # [ori_entries] int32
-    cmp_block_table_ptr,  # [cmp_entries] int32
-    ori_entries,
-    cmp_entries,
-    ori_pages,
-    cmp_pages,
-    num_tokens,
-    chunk_tokens,  # T
-    window,
-    B: tl.constexpr,
-    B_SHIFT: tl.constexpr,  # log2(B), or -1 where B is not a power of two
-):
-    """(in_ring, in_overlay, in_cmp, row): which pool, and the row there.
+def look_up(table_ptr, entries, page, TABLE: tl.constexpr):
+    """table[page], or -1 where the page is outside of the table."""
+    e = tl.arange(0, TABLE)
+    physical = tl.full(page.shape, -1, tl.int32)
+    for e0 in range(0, entries, TABLE):
+        piece = tl.load(table_ptr + e0 + e, mask=e0 + e < entries, other=-1)
+        here = page - e0
+        inside = (here >= 0) & (here < TABLE)
+        here = tl.minimum(tl.maximum(here, 0), TABLE - 1)
+        # triton-ascend gathers floats only; the bits are moved, not computed with.
+        found = tl.gather(piece.to(tl.float32, bitcast=True), here, 0).to(tl.int32, bitcast=True)
+        physical = tl.where(inside, found, physical)
+    return physical
 
-    At most one of the three flags is true, none for a dead slot. `row` lies inside the pool
-    whenever a flag is true and means nothing otherwise.
-    """
-    usable = usable & (raw >= 0)
-    overlay_row = raw - window
-    slot = overlay_row - chunk_tokens
 
-    # Both tables are read at clamped places: masked lanes of a load still touch memory on Ascend.
-    ring_page = _page(raw, B, B_SHIFT)
-    cmp_page = _page(slot, B, B_SHIFT)
-    ring_entry = tl.maximum(tl.minimum(ring_page, ori_entries - 1), 0)
-    cmp_entry = tl.maximum(tl.minimum(cmp_page, cmp_entries - 1), 0)
-    ring_physical = tl.load(ori_block_table_ptr + ring_entry)
-    cmp_physical = tl.load(cmp_block_table_ptr + cmp_entry)
-
-    in_ring = usable & (overlay_row < 0) & (ring_page < ori_entries)
-    in_ring = in_ring & (ring_physical >= 0) & (ring_physical < ori_pages)
-    in_overlay = usable & (overlay_row >= 0) & (slot < 0) & (overlay_row < num_tokens)
-    in_cmp = usable & (slot >= 0) & (cmp_page < cmp_entries)
-    in_cmp = in_cmp & (cmp_physical >= 0) & (cmp_physical < cmp_pages)
-
-    ring_row = ring_physical * B + (raw - ring_page * B)
-    cmp_row = cmp_physical * B + (slot - cmp_page * B)
-    row = tl.where(in_ring, ring_row, tl.where(in_cmp, cmp_row, overlay_row))
-    return in_ring, in_overlay, in_cmp, row
+@triton.jit
+def first_pieces(row, BLOCK_K: tl.constexpr, RUN: tl.constexpr):
+    """For every run of RUN columns: RUN if its rows follow each other (or all are dead), n if the
+    first n do and the others do, else 0."""
+    k = tl.arange(0, BLOCK_K)
+    bits = tl.gather(row.to(tl.float32, bitcast=True), tl.maximum(k - 1, 0), 0)
+    before = bits.to(tl.int32, bitcast=True)
+    follows = ((row == before + 1) & (before >= 0)) | ((row < 0) & (before < 0))
+    place = k & (RUN - 1)
+    breaks = tl.where(follows | (place == 0), 0.0, 1.0)
+    count = tl.sum(tl.reshape(breaks, (BLOCK_K // RUN, RUN)), axis=1)
+    where_broken = tl.reshape(breaks * place.to(tl.float32), (BLOCK_K // RUN, RUN))
+    first = tl.sum(where_broken, axis=1)
+    return tl.where(count == 0.0, RUN + 0.0, tl.where(count == 1.0, first, 0.0)).to(tl.int32)
 
 
 SLOTS = (
@@ -105,7 +103,24 @@ def check_slots(contract: Contract, num_tokens: int, window: int, first_token: i
             "at most 2**24 slots for a page size that is not a power of two",
             f"{entries} pages of B={B}",
         )
+    all_rows = B * (contract["ori_pages"] + contract["cmp_pages"]) + T + 2 * POOL_GAP
+    contract.require(all_rows < 2**31, "cmp_kv", "< 2**31 rows with the others", f"{all_rows} rows")
     contract.sizes["KP"] = -(-K // BLOCK_COLUMNS) * BLOCK_COLUMNS
+    contract.sizes["KR"] = contract["KP"] // RUN_COLUMNS
+
+
+def bind_sharers(contract: Contract, sharers: int) -> None:
+    """Binds X, and U tiles of so many neighbouring tokens."""
+    N, X = contract["N"], contract.integer("sharers", sharers, 1, MAX_SHARERS)
+    contract.require(
+        X & (X - 1) == 0, "sharers", f"a power of two in 1..{MAX_SHARERS}", str(sharers)
+    )
+    tiles = -(-N // X)
+    known = contract.sizes.setdefault("U", tiles)
+    contract.require(
+        known == tiles, "live_blocks", f"[U={tiles}] for N={N} tokens by {X}", f"U = {known}"
+    )
+    contract.sizes["sharers"] = contract.sizes["X"] = X
 
 
 def page_shift(B: int) -> int:

@@ -174,8 +174,8 @@ def test_the_wave_changes_no_byte(wave_tokens, generator, device, poison):
     )
 
 
-def test_scratch_grows_by_one_number_a_token(device, seed):
-    """The workspace is a wave's; only live_slots is the chunk's."""
+def test_scratch_grows_by_two_numbers_a_token(device, seed):
+    """The workspace is a wave's; only two counts are the chunk's."""
 
     def workspace_bytes(T: int, waves_in_flight: int) -> int:
         seen: dict[int, int] = {}
@@ -197,9 +197,9 @@ def test_scratch_grows_by_one_number_a_token(device, seed):
         assert plan.workspace_bytes == sum(seen.values())
         return plan.workspace_bytes
 
-    of_a_wave = workspace_bytes(16, 1) - 16 * 4
-    assert workspace_bytes(160, 1) == of_a_wave + 160 * 4 > 160 * 4
-    assert workspace_bytes(160, 2) == 2 * of_a_wave + 160 * 4
+    of_a_wave = workspace_bytes(16, 1) - 16 * 8
+    assert workspace_bytes(160, 1) == of_a_wave + 160 * 8 > 160 * 8
+    assert workspace_bytes(160, 2) == 2 * of_a_wave + 160 * 8
     assert workspace_bytes(16, 2) == workspace_bytes(16, 1)  # a second wave that there is not
 
 

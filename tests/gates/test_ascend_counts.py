@@ -3,7 +3,7 @@
 import pytest
 
 from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.gates.ascend.counts import count
+from dsv4_kernels.gates.ascend.counts import LOADED, count
 from dsv4_kernels.gates.ascend.gate import count_launch
 from dsv4_kernels.gates.ascend.launches import compile_chunk
 
@@ -16,6 +16,13 @@ def counted(request):
     """The preset's dimensions, and the counts of its segments for one chunk of 128 tokens."""
     dims = PRESETS[request.param]
     return dims, {c.segment: count_launch(c) for c in compile_chunk("Ascend910B3", dims)}
+
+
+@pytest.fixture(scope="module", params=PRESETS)
+def compiled(request):
+    """The preset's dimensions, and its compiled segments by name."""
+    dims = PRESETS[request.param]
+    return dims, {c.segment: c for c in compile_chunk("Ascend910B3", dims)}
 
 
 def test_proj_a(counted):
@@ -60,12 +67,32 @@ def test_qk_softmax_pv(counted):
     assert got.macs == 2 * blocks * H * 128 * C
 
 
-def test_gather_kv_moves_each_row_once(counted):
-    dims, counts = counted
-    got = counts["gather_kv"]
+@pytest.mark.parametrize(("mark", "pieces"), [(16, 1), (5, 2), (0, 16)])
+def test_gather_kv_moves_each_row_once(compiled, mark, pieces):
+    """In one piece, in two, or row by row."""
+    dims, chunk = compiled
+    got = count_launch(chunk["gather_kv"], LOADED | {"runs_ptr": mark})
     rows = T * dims.index_columns
     assert got.gm_to_ub == got.ub_to_gm == rows * dims.head_dim * 2
-    assert got.dma == 2 * rows
+    assert got.dma == 2 * rows * pieces // 16
+    assert got.scalar_loads == T * (dims.index_columns // 128) + rows // 16 * (1 + pieces)
+
+
+@pytest.mark.parametrize("segment", ["gather_kv", "qk_softmax_pv", "merge_norm"])
+def test_work_is_linear_in_live_blocks(compiled, segment):
+    """A block is a fifth of FLASH's and a ninth of PRO's; none leaves the tail only."""
+    dims, chunk = compiled
+    NB = dims.index_columns // 128
+    none, *some = (
+        count_launch(chunk[segment], LOADED | {"live_blocks_ptr": n}) for n in range(NB + 1)
+    )
+    for path in ("gm_to_l1", "gm_to_ub", "l0c_to_gm", "macs"):
+        base, of_a_block = getattr(none, path), getattr(some[0], path) - getattr(none, path)
+        assert [getattr(of, path) for of in some] == [
+            base + n * of_a_block for n in range(1, NB + 1)
+        ]
+    assert none.gm_to_l1 == none.macs == 0
+    assert none.gm_to_ub <= some[0].gm_to_ub / 8
 
 
 def test_vector_segments(counted):
@@ -78,7 +105,7 @@ def test_vector_segments(counted):
     rope = T * dims.heads * dims.rope_dim
     assert counts["merge_norm"].ub_to_gm == merged + rope * 4
     assert counts["inverse_rope"].ub_to_gm == rope * 2
-    assert all(counts[name].scalar_loops == 0 for name in counts if name != "column_bias")
+    assert all(of.scalar_loops == 0 for of in counts.values())
 
 
 MODULE = """\

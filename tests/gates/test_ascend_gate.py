@@ -106,7 +106,7 @@ def test_the_command_prints_json_and_exits_by_the_verdict(capsys):
     ("arguments", "sentence"),
     [
         (["--part", "Ascend777"], "unknown part 'Ascend777': known are Ascend910B1"),
-        (["--segment", "proj_c"], "unknown segment 'proj_c': known are gather_kv"),
+        (["--segment", "proj_c"], "unknown segment 'proj_c': known are resolve_slots"),
         (["--tile", "proj_a.block_x=3"], "unknown tile of proj_a 'block_x': known are block_t"),
         (["--tile", "proj_a.block_t=many"], "must end in a whole number above 0"),
         (["--tile", "proj_a.block_t=0"], "must end in a whole number above 0"),

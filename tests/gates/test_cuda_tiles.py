@@ -34,6 +34,6 @@ def test_cuda_tiles_change_no_byte(schedule, dims, tokens, seed, device, poison)
     assert torch.equal(*runs)
 
 
-def test_only_column_bias_shares_its_tiles_with_ascend():
+def test_only_resolve_slots_shares_its_tiles_with_ascend():
     same = [name for name, s in SEGMENTS.items() if s.tiles.cuda() == s.tiles()]
-    assert same == ["column_bias"]  # 128 columns are a column a thread of 4 warps
+    assert same == ["resolve_slots"]  # 128 columns are a column a thread of 4 warps

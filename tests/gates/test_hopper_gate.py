@@ -141,7 +141,7 @@ def test_tiles_are_those_of_the_device_and_warps_are_a_gpus():
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--segment", "proj_c"], "unknown segment 'proj_c': known are gather_kv"),
+        (["--segment", "proj_c"], "unknown segment 'proj_c': known are resolve_slots"),
         (["--tile", "proj_a.block_x=3"], "unknown tile of proj_a 'block_x': known are"),
         (["--tile", "proj_a.num_stages=many"], "must end in a whole number"),
         pytest.param([], "needs upstream triton, which this environ", marks=without_upstream),

@@ -80,7 +80,7 @@ def conflicts(nodes: tuple[Node, ...]) -> list[tuple[int, int]]:
 
 def memory(node: Node, buffer: str) -> set[tuple]:
     """The places of a buffer that a node touches, one for each group and copy."""
-    if buffer in ("attn_out", "live_slots"):
+    if buffer in ("attn_out", "live_blocks", "live_slots"):
         return {(node.wave,)}
     groups = node.part("groups")
     has_groups = buffer in {"o_packed", "o_r", "codes", "scale", "partial", "wo_a", "wo_b"}
@@ -159,7 +159,7 @@ def test_groups_are_independent_until_the_sum():
     into_sum = {before for before, after in labels(nodes) if after == "dequant_sum"}
     chunks = ("0:2", "2:4", "4:6", "6:8")
     quantised = {f"{name}[{c}]" for name in ("proj_b", "group_quant") for c in chunks}
-    assert into_sum == quantised | {"column_bias"}  # which tokens are live
+    assert into_sum == quantised | {"resolve_slots"}  # which tokens are live
 
 
 def test_the_row_barrier_waits_for_every_group():

@@ -15,6 +15,7 @@ from dsv4_kernels import (
     prefill_sparse_attn,
     proj_b,
     qk_softmax_pv,
+    resolve_slots,
 )
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs.prefill import make_inputs
@@ -29,6 +30,14 @@ LIMIT = 2**31
 C, B = 512, 128
 
 
+def gathered(ori_kv, ori_block_table, kv_overlay, cmp_kv, *slots, **numbers):
+    """kv of these slots."""
+    rows, _, runs, live_blocks, _ = resolve_slots(
+        ori_kv, ori_block_table, kv_overlay, cmp_kv, *slots, **numbers
+    )
+    return gather_kv(ori_kv, kv_overlay, cmp_kv, rows, runs, live_blocks)
+
+
 def test_gathered_kv(generator, device):
     """T = 8192, K = 640: 2.7 G elements, the last fifth of them behind the limit."""
     T, K = 8192, 640
@@ -36,7 +45,7 @@ def test_gathered_kv(generator, device):
     raw = torch.randint(128, 128 + T, (T, K), generator=generator, dtype=torch.int32).to(device)
     pool, table = overlay.new_empty(0, B, C), raw.new_empty(0)
     lens = torch.full((T,), K, dtype=torch.int32, device=device)
-    kv = gather_kv(pool, table, overlay, pool, table, raw, lens, T)
+    kv = gathered(pool, table, overlay, pool, table, raw, lens, T)
     first_beyond = LIMIT // (K * C)
     for t in (0, first_beyond - 1, first_beyond, first_beyond + 1, T - 1):
         assert torch.equal(kv[t], overlay[raw[t].long() - 128]), t
@@ -52,8 +61,8 @@ def test_rows_of_a_pool(generator, device):
     overlay, empty = pool.new_zeros(1, C), table[:0]
     lens = torch.tensor([len(named) * B], dtype=torch.int32, device=device)
     slots = torch.arange(len(named) * B, dtype=torch.int32, device=device)
-    compressed = gather_kv(pool[:0], empty, overlay, pool, table, 129 + slots[None], lens, 1)
-    ring = gather_kv(pool, table, overlay, pool[:0], empty, slots[None], lens, 1, window=2**20)
+    compressed = gathered(pool[:0], empty, overlay, pool, table, 129 + slots[None], lens, 1)
+    ring = gathered(pool, table, overlay, pool[:0], empty, slots[None], lens, 1, window=2**20)
     for kv in (compressed, ring):
         assert torch.equal(kv[0].view(len(named), B, C), pool[named])
 
@@ -64,11 +73,13 @@ def test_attention(generator, device):
     q = torch.empty(N, H, C, dtype=torch.bfloat16, device=device)
     kv = torch.empty(N, B, C, dtype=torch.bfloat16, device=device)
     bias = torch.zeros(N, B, device=device)
+    live_blocks = torch.ones(N, dtype=torch.int32, device=device)
     looked_at = [0, N // 2, N - 2, N - 1]
     q[looked_at] = torch.randn(4, H, C, generator=generator).bfloat16().to(device)
     kv[looked_at] = torch.randn(4, B, C, generator=generator).bfloat16().to(device)
-    m, l, o = (buffer[looked_at] for buffer in qk_softmax_pv(q, kv, bias))
+    m, l, o = (buffer[looked_at] for buffer in qk_softmax_pv(q, kv, bias, live_blocks))
     inputs = {"q": q[looked_at], "kv": kv[looked_at], "bias": bias[looked_at]}
+    inputs["live_blocks"] = live_blocks[looked_at]
     for verdict in compare("qk_softmax_pv", inputs, {"m": m, "l": l, "o": o}):
         assert verdict.holds, verdict
 
@@ -83,8 +94,9 @@ def test_merging(generator, device):
     l += 2.0
     live = torch.ones(N, dtype=torch.int32, device=device)
     sink = torch.randn(H, generator=generator).to(device)
-    packed, rope = merge_norm(m, l, o, live, sink, groups=G, rope_dim=P)
-    rows = {"m": m[looked_at], "l": l[looked_at], "o": o[looked_at], "live_slots": live[looked_at]}
+    packed, rope = merge_norm(m, l, o, live, live, sink, groups=G, rope_dim=P)
+    rows = {"m": m[looked_at], "l": l[looked_at], "o": o[looked_at]}
+    rows |= {"live_blocks": live[looked_at], "live_slots": live[looked_at]}
     got = {"o_packed": packed[:, looked_at], "o_rope": rope[looked_at]}
     for verdict in compare(
         "merge_norm", {**rows, "attn_sink": sink, "groups": G, "rope_dim": P}, got

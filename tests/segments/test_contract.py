@@ -73,7 +73,7 @@ OUTPUTS: dict[str, Tensors] = {
 
 # Letters that a call takes from something else than a tensor's shape: a tensor that disagrees is
 # wrong, whichever it is.
-COMPUTED = {"KP": ("gather_kv", "column_bias"), "P": ("merge_norm",), "G": ("merge_norm",)}
+COMPUTED = {"KP": ("resolve_slots",), "P": ("merge_norm",), "G": ("merge_norm",)}
 
 # Of the same size where there is one: what a view or a forgotten cast would give.
 NEIGHBOUR = {
@@ -89,7 +89,7 @@ def valid(op: str, dims: Dims = DIMS) -> Arguments:
     inputs = vars(make_inputs(dims, tokens=3, capacity=T, start=20))
     sizes = dict(
         T=T, N=N, H=dims.heads, C=dims.head_dim, P=dims.rope_dim, G=dims.groups,
-        R=dims.o_lora_rank, D=dims.hidden, J=dims.group_inputs, KP=KP, NB=NB,
+        R=dims.o_lora_rank, D=dims.hidden, J=dims.group_inputs, KP=KP, NB=NB, KR=KP // 16, U=N,
     )  # fmt: skip
     if op == "prefill_sparse_attn":
         arguments: Arguments = dict(
@@ -99,7 +99,7 @@ def valid(op: str, dims: Dims = DIMS) -> Arguments:
     else:
         numbers = dict(
             num_tokens=3, window=dims.window, first_token=FIRST, softmax_scale=0.25, groups=2,
-            rope_dim=dims.rope_dim,
+            rope_dim=dims.rope_dim, sharers=1,
         )  # fmt: skip
         arguments = {name: numbers[name] for name in SEGMENTS[op].numbers}
         if SEGMENTS[op].by_groups:
@@ -363,12 +363,14 @@ def wrong_integers() -> Iterator[Any]:
         ("merge_norm", "groups", (0, -2), ">= 1"),
         ("merge_norm", "rope_dim", (0, 8, 32), "in 16..16"),
     ]
-    for op in ("gather_kv", "column_bias"):
-        bounds += [
-            (op, "num_tokens", (-1, T + 1), f"in 0..{T}"),
-            (op, "window", (-1, 2**30), f"in 0..{2**30 - 1}"),
-            (op, "first_token", (-1, last_first + 1), f"in 0..{last_first}"),
-        ]
+    for op in ("resolve_slots", "qk_softmax_pv", "merge_norm"):
+        bounds += [(op, "sharers", (0, -1, 9), "in 1..8")]
+    op = "resolve_slots"
+    bounds += [
+        (op, "num_tokens", (-1, T + 1), f"in 0..{T}"),
+        (op, "window", (-1, 2**30), f"in 0..{2**30 - 1}"),
+        (op, "first_token", (-1, last_first + 1), f"in 0..{last_first}"),
+    ]
     for op, name, outside, contract in bounds:
         for value in (*outside, *NOT_INTEGERS):
             if value is None and name == "waves_in_flight":
@@ -454,7 +456,7 @@ def wrong_sizes() -> Iterator[Any]:
         contract = words(INPUTS[chain][pool][0], BF16)
         yield Wrong(chain, two_heads, (pool,), contract, r"^\[\d+, 4, 2, 16\] bfloat16$")
 
-    for op in (chain, "gather_kv", "column_bias"):
+    for op in (chain, "resolve_slots"):
         yield Wrong(op, sized(op, K=0), ("cmp_sparse_indices",), "K >= 1", "^K = 0$")
         yield Wrong(op, sized(op, B=0), ("ori_kv",), "B >= 1", "^B = 0$")
         for pool in ("ori_kv", "cmp_kv"):
@@ -466,8 +468,17 @@ def wrong_sizes() -> Iterator[Any]:
             too_large = on_meta(**ragged, **{table: (entries,)})
             got = f"^{entries} pages of B=3$"
             yield Wrong(op, too_large, (table,), r"2\*\*24 slots", got)
-    for op in ("gather_kv", "column_bias"):
-        yield Wrong(op, sized(op, N=T + 1), ("cmp_sparse_indices",), f"N <= T={T}", "^6 rows$")
+    op = "resolve_slots"
+    yield Wrong(op, sized(op, N=T + 1), ("cmp_sparse_indices",), f"N <= T={T}", "^6 rows$")
+    both = on_meta(ori_kv=(2**28, 4, 16), cmp_kv=(2**28 - 1, 4, 16))
+    yield Wrong(op, both, ("cmp_kv",), r"< 2\*\*31 rows with the others", r"^\d+ rows$")
+    for op in ("resolve_slots", "qk_softmax_pv", "merge_norm"):
+        yield Wrong(op, lambda x: {"sharers": 3}, ("sharers",), "a power of two in 1..8", "^3$")
+    for op in ("qk_softmax_pv", "merge_norm"):
+        contract = r"\[U=2\] for N=3 tokens by 2"
+        yield Wrong(op, lambda x: {"sharers": 2}, ("live_blocks",), contract, "^U = 3$")
+    op = "gather_kv"
+    yield Wrong(op, sized(op, KR=7), ("runs",), "KP/16", "^KR = 7$")
     C24 = sized("gather_kv", C=24)
     yield Wrong("gather_kv", lambda x: C24(x) | {"kv": None}, ("kv_overlay",), "C a power", "24$")
 
@@ -555,17 +566,17 @@ def test_a_pool_may_have_a_head_dimension(pool: str) -> None:
 @pytest.mark.parametrize("num_tokens", [0, T])
 @pytest.mark.parametrize("first_token", [0, T - N])
 def test_the_bounds_are_inside(num_tokens: int, first_token: int) -> None:
-    for op in ("gather_kv", "column_bias"):
-        arguments = valid(op) | dict(num_tokens=num_tokens, first_token=first_token)
-        for window in (0, 2**30 - 1):
-            with pytest.raises(Launched):
-                getattr(dsv4_kernels, op)(**arguments | dict(window=window))
+    arguments = valid("resolve_slots") | dict(num_tokens=num_tokens, first_token=first_token)
+    for window in (0, 2**30 - 1):
+        with pytest.raises(Launched):
+            dsv4_kernels.resolve_slots(**arguments | dict(window=window))
 
 
 def test_empty_pools_and_tables_hold_the_contract() -> None:
-    for op in ("prefill_sparse_attn", "gather_kv", "column_bias"):
+    for op in ("prefill_sparse_attn", "resolve_slots", "gather_kv"):
         arguments = valid(op)
         for name in ("ori_kv", "cmp_kv", "ori_block_table", "cmp_block_table"):
-            arguments[name] = arguments[name][:0]
+            if name in arguments:
+                arguments[name] = arguments[name][:0]
         with pytest.raises(Launched):
             getattr(dsv4_kernels, op)(**arguments)

@@ -16,6 +16,7 @@ def draw(generator, device, N=3, NB=3, H=8, C=64, G=2, P=16):
         "m": (3 * torch.randn(N, NB, H, generator=generator)).to(device),
         "l": l.to(device),
         "o": (l[..., None] * torch.randn(N, NB, H, C, generator=generator)).to(device),
+        "live_blocks": torch.full((N,), NB, dtype=torch.int32, device=device),
         "live_slots": torch.full((N,), 5, dtype=torch.int32, device=device),
         "attn_sink": torch.randn(H, generator=generator).to(device),
         "groups": G,
@@ -92,7 +93,8 @@ def test_merging_five_blocks_is_merging_one(generator, device, poison):
     def blocks(S, V):
         m = S.amax(-1)
         p = torch.exp(S - m[..., None])
-        parts = {"m": m, "l": p.sum(-1), "o": p @ V}
+        live_blocks = torch.full((2,), S.shape[1], dtype=torch.int32)
+        parts = {"m": m, "l": p.sum(-1), "o": p @ V, "live_blocks": live_blocks}
         return {name: value.contiguous().to(device) for name, value in parts.items()}
 
     five = run_kernel("merge_norm", {**common, **blocks(S, V)}, poison)
@@ -127,3 +129,26 @@ def test_a_live_nan_stays_in_its_row(generator, device, poison):
     assert got[1, 3, 60 - 48].isnan()
     got[1, 3, 60 - 48] = 0
     assert got.isfinite().all()
+
+
+def test_blocks_behind_the_live_ones_are_not_read(generator, device, poison):
+    inputs = draw(generator, device)
+    inputs["live_blocks"][:] = torch.tensor([1, 2, 3])
+    for t, live in enumerate((1, 2)):
+        for name in ("m", "l", "o"):
+            inputs[name][t, live:] = torch.nan
+    got = check_segment("merge_norm", inputs, poison)
+    assert got["o_rope"].isfinite().all()
+
+
+def test_a_count_beyond_the_blocks_is_all_of_them(generator, device, poison):
+    inputs = draw(generator, device)
+    want = run_kernel("merge_norm", inputs, poison)["o_rope"]
+    inputs["live_blocks"][:] = 4
+    assert torch.equal(run_kernel("merge_norm", inputs, poison)["o_rope"], want)
+
+
+def test_sharers_have_one_count(generator, device, poison):
+    inputs = draw(generator, device, N=5) | {"sharers": 2}
+    inputs["live_blocks"] = torch.tensor([1, 3, 2], dtype=torch.int32, device=device)
+    check_segment("merge_norm", inputs, poison)

@@ -20,6 +20,7 @@ def draw(generator, device, N=3, H=8, C=64, NB=2, live=0.4):
         "q": torch.randn(N, H, C, generator=generator).bfloat16().to(device),
         "kv": kv.bfloat16().to(device),
         "bias": torch.where(alive, 0.0, NEG).to(device),
+        "live_blocks": torch.full((N,), NB, dtype=torch.int32, device=device),
     }
 
 
@@ -90,4 +91,27 @@ def test_head_tiles_change_no_bit(heads_per_task, generator, device, poison):
     want = run_kernel("qk_softmax_pv", inputs, poison)
     tiles = QkSoftmaxPvTiles(block_h=16, heads_per_task=heads_per_task)
     got = run_kernel("qk_softmax_pv", inputs, poison, tiles=tiles)
+    assert all(torch.equal(got[name], want[name]) for name in want)
+
+
+def test_blocks_behind_the_live_ones_are_not_touched(generator, device, poison):
+    inputs = draw(generator, device, N=4, NB=3)
+    inputs["live_blocks"][:] = torch.tensor([0, 1, 2, 7])
+    for t, live in enumerate((0, 1, 2, 3)):
+        inputs["kv"][t, live * 128 :] = torch.nan
+    check_segment("qk_softmax_pv", inputs, poison)
+
+
+@pytest.mark.parametrize("sharers", [2, 8])
+def test_sharers_read_one_tile_of_kv(sharers, generator, device, poison):
+    """The bits of a copy of KV for each of 5 tokens, each with a bias of its own."""
+    inputs = draw(generator, device, N=5)
+    tiles = -(-5 // sharers)
+    shared = inputs["kv"][:tiles].contiguous()
+    blocks = inputs["live_blocks"][:tiles]
+    got = check_segment(
+        "qk_softmax_pv", inputs | dict(kv=shared, live_blocks=blocks, sharers=sharers), poison
+    )
+    copies = shared.repeat_interleave(sharers, dim=0)[:5].contiguous()
+    want = run_kernel("qk_softmax_pv", inputs | {"kv": copies}, poison)
     assert all(torch.equal(got[name], want[name]) for name in want)

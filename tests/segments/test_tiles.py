@@ -30,10 +30,26 @@ from dsv4_kernels.segments.tiles import MOST_ELEMENTS, Tiles
 
 FLASH = PRESETS["FLASH"]
 SIZES = FLASH.letters() | dict(
-    N=128, T=128, K=640, KP=640, NB=5, ori_pages=1, ori_entries=1, cmp_pages=2, cmp_entries=2
+    N=128,
+    T=128,
+    K=640,
+    KP=640,
+    NB=5,
+    ori_pages=1,
+    ori_entries=1,
+    cmp_pages=2,
+    cmp_entries=2,
+    U=128,
+    X=1,
+    KR=40,
 )
 NUMBERS: dict[str, Any] = dict(
-    num_tokens=128, window=128, first_token=0, groups=FLASH.groups, rope_dim=FLASH.rope_dim
+    num_tokens=128,
+    window=128,
+    first_token=0,
+    sharers=1,
+    groups=FLASH.groups,
+    rope_dim=FLASH.rope_dim,
 )
 
 # The lowest and highest of a number, and what it must divide: written down a second time.
@@ -44,8 +60,9 @@ LOW = {
     ("proj_a", "block_r"): 16,
     ("proj_a", "a_k_tile"): 16,
     ("qk_softmax_pv", "block_h"): 16,
+    ("gather_kv", "block_k"): 16,
 }
-DIVIDES = {("column_bias", "block_k"): 128, ("gather_kv", "block_k"): 128}
+DIVIDES = {("gather_kv", "block_k"): 128}
 ANY_INTEGER = ("num_stages", "heads_per_task")
 
 
@@ -108,9 +125,9 @@ def test_a_wrong_number_is_refused_with_its_rule(name: str, number: str) -> None
 @pytest.mark.parametrize(
     ("name", "number", "value", "rule"),
     [
-        ("column_bias", "block_k", 96, "a power of two in 1..1048576 that divides 128"),
-        ("column_bias", "block_k", 256, "a power of two in 1..1048576 that divides 128"),
-        ("column_bias", "block_k", 1024, "a power of two in 1..1048576 that divides 128"),
+        ("gather_kv", "block_k", 96, "a power of two in 16..1048576 that divides 128"),
+        ("gather_kv", "block_k", 256, "a power of two in 16..1048576 that divides 128"),
+        ("gather_kv", "block_k", 8, "a power of two in 16..1048576 that divides 128"),
         ("proj_a", "a_k_tile", 0, "a power of two in 16..1048576"),
         ("proj_a", "a_k_tile", 192, "a power of two in 16..1048576"),
         ("proj_a", "a_k_tile", 256.0, "a power of two in 16..1048576"),
@@ -222,7 +239,7 @@ def chain(tiles: Any) -> None:
 @pytest.mark.parametrize(
     ("tiles", "sentence"),
     [
-        ({"proj_c": ProjATiles()}, "`tiles` must be one of gather_kv, .*, got 'proj_c'"),
+        ({"proj_c": ProjATiles()}, "`tiles` must be one of resolve_slots, .*, got 'proj_c'"),
         ({"proj_b": ProjATiles()}, "`tiles` must be ProjBTiles, got ProjATiles"),
         ({"group_quant": RowQuantTiles()}, "`tiles` must be GroupQuantTiles, got RowQuantTiles"),
         ({"proj_a": ProjATiles(a_k_tile=192)}, "of a a_k_tile that is .*, got a_k_tile = 192"),

@@ -14,6 +14,7 @@ from triton._C.libtriton import ir, llvm
 
 from dsv4_kernels.backends.front_half import bishengir
 from dsv4_kernels.backends.linalg import c_compiler, host
+from dsv4_kernels.backends.linalg.gather import expand_gathers
 from dsv4_kernels.backends.linalg.matmul import expand_matmuls
 
 # linalg on tensors -> the LLVM dialect, with upstream passes only.
@@ -45,7 +46,11 @@ def linalg_to_llvm_dialect(linalg: str) -> str:
     """Text of the module in the LLVM dialect. CalledProcessError carries the compiler's message."""
     command = [str(bishengir("bishengir-opt")), "-", *PASSES]
     return subprocess.run(
-        command, input=expand_matmuls(linalg), capture_output=True, check=True, text=True
+        command,
+        input=expand_gathers(expand_matmuls(linalg)),
+        capture_output=True,
+        check=True,
+        text=True,
     ).stdout
 
 

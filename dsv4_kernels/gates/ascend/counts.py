@@ -22,8 +22,8 @@ from dsv4_kernels.backends.hivm.vector import is_aligned
 
 # What a scalar load of an argument gives: every slot is live and names the overlay's first row.
 LOADED: dict[str, int] = {
-    "cmp_sparse_lens_ptr": 2**31 - 1,
-    "cmp_sparse_indices_ptr": 128,  # with the window of 128 that both presets have
+    "live_blocks_ptr": 2**31 - 1,  # all of them
+    "rows_ptr": 130,  # of the overlay, after a ring of one page of 128 rows
     "live_slots_ptr": 1,
 }
 
@@ -73,7 +73,7 @@ _PATHS = {
     "fixpipe_": "l0c_to_gm",
 }
 _VECTOR = re.compile(
-    r"(v[a-z]+_|enablevc_reduce_|reduce_|broadcast_|arange_|copy_ubuf_to_ubuf_|(de)?interleave_)"
+    r"(v[a-z]+_|enablevc_reduce_|reduce_|broadcast_|arange_|copy_ubuf_to_ubuf_|gather_|(de)?interleave_)"
 )
 _KNOWN = (*_PATHS, "mma_tile_", "set_l1_")
 

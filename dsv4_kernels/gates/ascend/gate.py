@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend.against_cpu import Executed
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
-from dsv4_kernels.gates.ascend.counts import Counts, count
+from dsv4_kernels.gates.ascend.counts import LOADED, Counts, count
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk
 from dsv4_kernels.gates.ascend.memory import MemoryPlan, read_plan
 from dsv4_kernels.gates.chunk import Compiled
@@ -102,7 +102,7 @@ def _breaches(
             yield f"load into {buffer} is not double-buffered"
     if plan.one_vector_core:
         yield "one vector core of the pair does all the storing (limit_sub_block_id0)"
-    if counts.scalar_loops != SEGMENTS[compiled.segment].scalar_loops:
+    if counts.scalar_loops:
         yield f"{counts.scalar_loops} scalar loops over tensor elements"
     if counts.unaligned_casts:
         # Cast1D.cpp of AscendNPU-IR 52f96a13: "scalar cast bfloat16_t is not supported yet,
@@ -112,14 +112,14 @@ def _breaches(
         yield f"the compiler knows {plan.cube_cores} cube cores, {cube_cores} assumed"
 
 
-def count_launch(compiled: Compiled[AscendKernel]) -> Counts:
-    """What the launch moves and computes, over all its programs."""
+def count_launch(compiled: Compiled[AscendKernel], loaded: Mapping[str, int] = LOADED) -> Counts:
+    """What the launch moves and computes, over all its programs; loaded: as `count` takes it."""
     launch = compiled.launch
     arguments = {
         name: value if isinstance(value, int | float) else None
         for name, value in launch.arguments.items()
     }
-    return count(launch.hivm, launch.grid, arguments)
+    return count(launch.hivm, launch.grid, arguments, loaded)
 
 
 def _minimum_bytes(compiled: Compiled[AscendKernel]) -> int:

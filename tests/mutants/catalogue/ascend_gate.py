@@ -93,15 +93,9 @@ MUTANTS = (
     ),
     gate(
         "any number of scalar loops will do",
-        "if counts.scalar_loops != SEGMENTS[compiled.segment].scalar_loops:",
+        "if counts.scalar_loops:",
         "if False:",
-        killed_by="test_a_scalar_loop_is_one_unless_the_segment_has_it",
-    ),
-    gate(
-        "fewer scalar loops than claimed will do",
-        "if counts.scalar_loops != SEGMENTS[compiled.segment].scalar_loops:",
-        "if counts.scalar_loops > SEGMENTS[compiled.segment].scalar_loops:",
-        killed_by="test_a_scalar_loop_is_one_unless_the_segment_has_it",
+        killed_by="test_a_scalar_loop_is_one",
     ),
     gate(
         "casts that do nothing are no breach",

@@ -29,15 +29,33 @@ MUTANTS = (
     ),
     mutant(
         "the first block is skipped",
-        "for b in range(NB):",
-        "for b in range(1, NB):",
+        "for b in range(tl.minimum(blocks, NB)):",
+        "for b in range(1, tl.minimum(blocks, NB)):",
         killed_by="test_against_reference[64-16-8-2]",
     ),
     mutant(
         "the last block is skipped",
-        "for b in range(NB):",
-        "for b in range(NB - 1):",
+        "for b in range(tl.minimum(blocks, NB)):",
+        "for b in range(tl.minimum(blocks, NB) - 1):",
         killed_by="test_against_reference[64-16-8-2]",
+    ),
+    mutant(
+        "dead blocks are joined",
+        "for b in range(tl.minimum(blocks, NB)):",
+        "for b in range(NB):",
+        killed_by="test_blocks_behind_the_live_ones_are_not_read",
+    ),
+    mutant(
+        "a count of blocks is believed",
+        "for b in range(tl.minimum(blocks, NB)):",
+        "for b in range(blocks):",
+        killed_by="test_a_count_beyond_the_blocks_is_all_of_them",
+    ),
+    mutant(
+        "every token has the first tile's count",
+        "live_blocks_ptr + t // X",
+        "live_blocks_ptr",
+        killed_by="test_sharers_have_one_count",
     ),
     mutant(
         "the sink is dropped",

@@ -130,4 +130,28 @@ MUTANTS = (
         equivalent="heads do not mix - a row of scores, m, l and o comes from one row of q - and "
         "the rows of these lanes are not stored.",
     ),
+    mutant(
+        "dead blocks are multiplied",
+        "for _ in range(b, live):",
+        "for _ in range(b, b + 1):",
+        killed_by="test_blocks_behind_the_live_ones_are_not_touched",
+    ),
+    mutant(
+        "the first block counts for all of them",
+        "live = tl.minimum(b + 1, tl.load(live_blocks_ptr + u))",
+        "live = tl.load(live_blocks_ptr + u)",
+        equivalent="the same block is computed again with the same result; only the time differs.",
+    ),
+    mutant(
+        "the last sharer gets nothing",
+        "for x in range(0, tl.minimum(X, N - u * X)):",
+        "for x in range(0, tl.minimum(X, N - u * X) - 1):",
+        killed_by="test_sharers_read_one_tile_of_kv[2]",
+    ),
+    mutant(
+        "a last tile that is not full has X tokens",
+        "for x in range(0, tl.minimum(X, N - u * X)):",
+        "for x in range(0, X):",
+        killed_by="test_sharers_read_one_tile_of_kv[8]",
+    ),
 )

@@ -1,111 +1,17 @@
-"""The definition of a live slot: its bounds, its two tables, its clamps."""
+"""What every resolver does alike: pages, tables, runs; what a chunk's sizes must be."""
 
 from functools import partial
 
 from mutants.mutant import Mutant
 
 mutant = partial(
-    Mutant, file="dsv4_kernels/segments/slots.py", tests="tests/segments/test_gather_kv.py"
+    Mutant,
+    file="dsv4_kernels/segments/slots.py",
+    tests="tests/segments/test_resolve_slots.py",
+    killed_by="test_bytes[9-133-8]",
 )
-FENCED = "tests/laws/test_guard_pages.py::test_nothing_is_touched_beside_any_tensor"
 
 MUTANTS = (
-    mutant(
-        "raw = -1 is a row of the ring",
-        "usable & (raw >= 0)",
-        "usable & (raw >= -1)",
-        killed_by="test_bytes[9-133-8]",
-    ),
-    mutant(
-        "the overlay's first row is the ring's",
-        "usable & (overlay_row < 0)",
-        "usable & (overlay_row <= 0)",
-        killed_by="test_the_borders_of_every_range",
-    ),
-    mutant(
-        "the overlay's first row is dead",
-        "usable & (overlay_row >= 0)",
-        "usable & (overlay_row > 0)",
-        killed_by="test_bytes[9-133-8]",
-    ),
-    mutant(
-        "the overlay's last row is dead",
-        "(slot < 0) & (overlay_row",
-        "(slot < -1) & (overlay_row",
-        killed_by="test_bytes[6-129-6]",
-    ),
-    mutant(
-        "one dead row of the overlay is live",
-        "(overlay_row < num_tokens)",
-        "(overlay_row <= num_tokens)",
-        killed_by="test_bytes[9-133-8]",
-    ),
-    mutant(
-        "all dead rows of the overlay are live",
-        "(overlay_row < num_tokens)",
-        "(overlay_row < chunk_tokens)",
-        killed_by="test_a_wave_is_its_rows_of_the_chunk",
-    ),
-    mutant(
-        "the first compressed slot is dead",
-        "usable & (slot >= 0)",
-        "usable & (slot > 0)",
-        killed_by="test_bytes[9-133-8]",
-    ),
-    mutant(
-        "a page behind the compressed table is live",
-        "(cmp_page < cmp_entries)",
-        "(cmp_page <= cmp_entries)",
-        killed_by="test_the_borders_of_every_range",
-    ),
-    mutant(
-        "a page behind the ring's table is live",
-        "(ring_page < ori_entries)",
-        "(ring_page <= ori_entries)",
-        killed_by="test_tables_shorter_than_what_is_named",
-    ),
-    mutant(
-        "a compressed page past the pool is live",
-        "(cmp_physical < cmp_pages)",
-        "(cmp_physical <= cmp_pages)",
-        killed_by="test_a_page_beside_the_pool_is_dead",
-    ),
-    mutant(
-        "a ring page below the pool is live",
-        "in_ring & (ring_physical >= 0)",
-        "in_ring & (ring_physical >= -1)",
-        killed_by="test_a_page_beside_the_pool_is_dead",
-    ),
-    mutant(
-        "the ring's page table is ignored",
-        "tl.load(ori_block_table_ptr + ring_entry)",
-        "ring_entry",
-        killed_by="test_bytes[9-133-8]",
-    ),
-    mutant(
-        "the compressed page table is ignored",
-        "tl.load(cmp_block_table_ptr + cmp_entry)",
-        "cmp_entry",
-        killed_by="test_bytes[9-133-8]",
-    ),
-    mutant(
-        "compressed pages go through the ring's table",
-        "tl.load(cmp_block_table_ptr + cmp_entry)",
-        "tl.load(ori_block_table_ptr + cmp_entry)",
-        killed_by="test_bytes[9-133-8]",
-    ),
-    mutant(
-        "the ring's rows start a page late",
-        "ring_row = ring_physical * B + (raw - ring_page * B)",
-        "ring_row = ring_physical * B + (raw - ring_page * B) + B",
-        killed_by="test_bytes[9-133-8]",
-    ),
-    mutant(
-        "the place inside a compressed page is lost",
-        "cmp_physical * B + (slot - cmp_page * B)",
-        "cmp_physical * B",
-        killed_by="test_bytes[9-133-8]",
-    ),
     mutant(
         "slots of a page size of no power of two are one off",
         "return slot // B",
@@ -122,25 +28,62 @@ MUTANTS = (
         "the shift of a page is one too many",
         "return B.bit_length() - 1 if",
         "return B.bit_length() if",
-        killed_by="test_bytes[9-133-8]",
     ),
     mutant(
-        "the ring's table is read one entry past its end",
-        "tl.minimum(ring_page, ori_entries - 1)",
-        "tl.minimum(ring_page, ori_entries)",
-        killed_by=f"{FENCED}[after]",
+        "a page before the table is its first",
+        "(here >= 0) & (here < TABLE)",
+        "here < TABLE",
+        killed_by="test_a_table_by_pieces_changes_no_byte[2]",
     ),
     mutant(
-        "the compressed table is read ahead of its start",
-        "cmp_entry = tl.maximum(tl.minimum(cmp_page, cmp_entries - 1), 0)",
-        "cmp_entry = tl.maximum(tl.minimum(cmp_page, cmp_entries - 1), -1)",
-        killed_by=f"{FENCED}[before]",
+        "a page behind a piece of the table is its last",
+        "(here >= 0) & (here < TABLE)",
+        "here >= 0",
+        killed_by="test_a_table_by_pieces_changes_no_byte[2]",
+    ),
+    mutant(
+        "a page behind the table is page 0",
+        "mask=e0 + e < entries, other=-1)",
+        "mask=e0 + e < entries, other=0)",
+        killed_by="test_tables_shorter_than_what_is_named",
+    ),
+    mutant(
+        "a table is read past its end",
+        "tl.load(table_ptr + e0 + e, mask=e0 + e < entries, other=-1)",
+        "tl.load(table_ptr + e0 + e)",
+        killed_by="tests/laws/test_guard_pages.py::test_nothing_is_touched_beside_any_tensor[after]",
+    ),
+    mutant(
+        "dead columns break a run",
+        "((row == before + 1) & (before >= 0)) | ((row < 0) & (before < 0))",
+        "(row == before + 1) & (before >= 0)",
+        killed_by="test_runs_by_hand",
+    ),
+    mutant(
+        "row 0 follows a dead column",
+        "((row == before + 1) & (before >= 0))",
+        "(row == before + 1)",
+        killed_by="test_row_0_behind_a_dead_column_is_a_break",
+    ),
+    mutant(
+        "a run goes on from the one before",
+        "follows | (place == 0)",
+        "follows",
+        killed_by="test_runs_by_hand",
+    ),
+    mutant(
+        "two breaks count as one",
+        "tl.where(count == 1.0, first, 0.0)",
+        "tl.where(count <= 2.0, first, 0.0)",
+        killed_by="test_runs_by_hand",
     ),
     mutant(
         "an empty table is read where it is not",
         'return f"{name}_block_table" if contract[f"{name}_entries"] else "cmp_sparse_lens"',
         'return f"{name}_block_table"',
-        killed_by="test_empty_tables_and_pools[0-0]",
+        killed_by="",
+        equivalent="no entry of an empty table is inside the mask, on a CPU an address of nothing "
+        "is never read; a device may refuse it.",
     ),
     mutant(
         "a K of whole blocks gets one more",
@@ -153,5 +96,23 @@ MUTANTS = (
         'contract.integer("first_token", first_token, 0, T - N)',
         'contract.integer("first_token", first_token, 0, T)',
         killed_by="tests/segments/test_contract.py::test_wrong_integer",
+    ),
+    mutant(
+        "all pools together may have more rows than int32 counts",
+        "contract.require(all_rows < 2**31",
+        "contract.require(all_rows < 2**32",
+        killed_by="tests/segments/test_contract.py::test_wrong_value",
+    ),
+    mutant(
+        "three tokens may share",
+        "X & (X - 1) == 0,",
+        "X <= 8,",
+        killed_by="tests/segments/test_contract.py::test_wrong_value",
+    ),
+    mutant(
+        "KV of another number of tiles is taken",
+        "known == tiles,",
+        "known >= 0,",
+        killed_by="tests/segments/test_contract.py::test_wrong_value",
     ),
 )

@@ -9,7 +9,6 @@ mutant = partial(Mutant, file="dsv4_kernels/segments/tiles.py", tests=TESTS)
 segment = partial(Mutant, file="dsv4_kernels/segments/segment.py", tests=TESTS)
 chain = partial(Mutant, file="dsv4_kernels/chains/prefill.py", tests=TESTS)
 gather = partial(Mutant, file="dsv4_kernels/segments/gather_kv.py", tests=TESTS)
-bias = partial(Mutant, file="dsv4_kernels/segments/column_bias.py", tests=TESTS)
 attention = partial(Mutant, file="dsv4_kernels/segments/qk_softmax_pv.py", tests=TESTS)
 
 MUTANTS = (
@@ -118,9 +117,9 @@ MUTANTS = (
         "",
         killed_by="test_a_wrong_number_is_refused_with_its_rule",
     ),
-    bias(
-        "a tile may pass the end of a row",
-        ", divides=BLOCK_COLUMNS",
+    gather(
+        "a task may be a part of a run",
+        "low=RUN_COLUMNS, ",
         "",
         killed_by="test_a_wrong_number_is_refused_with_its_rule",
     ),
