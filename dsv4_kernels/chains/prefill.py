@@ -189,7 +189,7 @@ class PrefillSparseAttn:
         out_dtype: torch.dtype = torch.bfloat16,
         **kwargs: Any,
     ) -> None:
-        arguments = _named(args, kwargs, {})
+        arguments = named(args, kwargs, {})
         self._plan = Plan(
             PrefillChain(
                 window=window, schedule=schedule, groups_per_launch=groups_per_launch, tiles=tiles
@@ -232,7 +232,7 @@ class PrefillSparseAttn:
 
         Returns attn_out [T, D]. Raises ContractError before anything is launched or written.
         """
-        return self._plan.run(_named(args, kwargs, self._weights), out)
+        return self._plan.run(named(args, kwargs, self._weights), out)
 
     @untraced
     def capture(self, *args: Any, out: torch.Tensor | None = None, **kwargs: Any) -> Captured:
@@ -244,7 +244,7 @@ class PrefillSparseAttn:
 
         Raises ContractError: as `run`, or the device has no graphs (a CPU).
         """
-        return self._plan.capture(_named(args, kwargs, self._weights), out)
+        return self._plan.capture(named(args, kwargs, self._weights), out)
 
 
 @untraced
@@ -314,7 +314,7 @@ def prefill_sparse_attn(
     return plan.run(*arguments, out=out)
 
 
-def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any], known: Mapping[str, Any]) -> Buffers:
+def named(args: tuple[Any, ...], kwargs: Mapping[str, Any], known: Mapping[str, Any]) -> Buffers:
     """The arguments by name, pools without the dimension of the one KV head."""
     if len(args) == len(ARGUMENTS) and not kwargs:
         arguments = dict(zip(ARGUMENTS, args, strict=True))

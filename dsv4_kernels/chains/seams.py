@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from dsv4_kernels.buffers import PER_TOKEN, Buffers
+from dsv4_kernels.buffers import ARGUMENTS, PER_TOKEN, Buffers
 from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, WAVE_TOKENS, PrefillChain
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device.untraced import untraced
@@ -23,8 +23,6 @@ from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.proj_b import MAX_RANK
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots
 from dsv4_kernels.segments.tiles import Tiles
-
-_HEADS = "prefill_sparse_attn_heads"
 
 
 @untraced
@@ -46,6 +44,7 @@ def prefill_sparse_attn_heads(
     groups: int,
     window: int = 128,
     out: torch.Tensor | None = None,
+    live_slots: torch.Tensor | None = None,
     wave_tokens: int = WAVE_TOKENS,
     tiles: Mapping[str, Tiles] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,44 +54,32 @@ def prefill_sparse_attn_heads(
         q, ..., freqs_sin: as `prefill_sparse_attn` takes them.
         groups: G, of the output projection for these heads; divides H.
         window, wave_tokens, tiles: as there.
-        out: o_packed, [G, T, J] bf16; allocated if None.
+        out, live_slots: outputs, [G, T, J] bf16 and [T] int32; allocated if None.
 
     Returns (o_packed [G, T, J] bf16 with J = (H/G)*C, live_slots [T] int32), on the current stream
     and without synchronising; rows past num_tokens are zeros in both. There is no gradient. Raises
     ContractError before anything is launched or written.
     """
     chain = PrefillChain(window=window, tiles=tiles)
-    contract = Contract(_HEADS, rows="T")
-    wave_tokens = contract.integer("wave_tokens", wave_tokens, 1)
-    arguments: Buffers = dict(
-        q=q, ori_kv=_three(ori_kv), ori_block_table=ori_block_table, kv_overlay=kv_overlay,
-        cmp_kv=_three(cmp_kv), cmp_block_table=cmp_block_table,
-        cmp_sparse_indices=cmp_sparse_indices, cmp_sparse_lens=cmp_sparse_lens,
-        attn_sink=attn_sink, freqs_cos=freqs_cos, freqs_sin=freqs_sin,
+    given = (
+        q, ori_kv, ori_block_table, kv_overlay, cmp_kv, cmp_block_table, cmp_sparse_indices,
+        cmp_sparse_lens, attn_sink, num_tokens, freqs_cos, freqs_sin,
     )  # fmt: skip
-    for name, value in arguments.items():
-        contract.buffer(name, value)
-    check_slots(contract, num_tokens=num_tokens, window=window, first_token=0)
-    T, H, C, P = (contract[letter] for letter in ("T", "H", "C", "P"))
-    contract.require(H >= 1, "q", "[T, H, C] with H >= 1", "H = 0")
-    contract.power_of_two("C", "q", low=16)
-    contract.power_of_two("P", "freqs_cos", low=MIN_ROPE_DIM)
-    contract.require(P <= C, "freqs_cos", f"[T, P] with P <= C={C}", f"P = {P}")
-    G = contract.integer("groups", groups, 1)
-    contract.require(H % G == 0, "groups", f"a divisor of H={H}", str(G))
-    contract.sizes |= dict(G=G, J=H // G * C, NB=contract["KP"] // BLOCK_COLUMNS)
+    arguments, contract = check_heads(given, groups=groups, window=window)
+    wave_tokens = contract.integer("wave_tokens", wave_tokens, 1)
+    T = contract["T"]
     o_packed = contract.output("o_packed", None) if out is None else out
     _check_output(contract, "o_packed", o_packed)
-    live_slots = contract.output("live_slots", None).zero_()
+    live_slots = contract.output("live_slots", live_slots).zero_()
 
-    live = contract["num_tokens"]
+    live = arguments["num_tokens"] = contract["num_tokens"]
     end = min(-(-live // wave_tokens) * wave_tokens, T)
     o_packed[:, end:].zero_()
     for first in range(0, end, wave_tokens):
         last = min(first + wave_tokens, end)
         wave = arguments | chain.numbers(contract.sizes)
         wave |= {name: arguments[name][first:last] for name in PER_TOKEN if name in arguments}
-        wave |= dict(first_token=first, num_tokens=live)
+        wave["first_token"] = first
         whole = last - first == T
         if whole:
             wave["o_packed"] = o_packed
@@ -135,17 +122,11 @@ def grouped_o_proj(
     Raises ContractError before anything is launched or written.
     """
     chain = PrefillChain(schedule=schedule, groups_per_launch=groups_per_launch, tiles=tiles)
-    contract = Contract("grouped_o_proj", rows="T")
+    contract = check_o_proj(o_packed, wo_a, wo_b, wo_b_scale, live_slots)
     wave_tokens = contract.integer("wave_tokens", wave_tokens, 1)
-    weights = dict(wo_a=wo_a, wo_b=wo_b, wo_b_scale=wo_b_scale)
-    for name, value in dict(o_packed=o_packed, **weights).items():
-        contract.buffer(name, value)
-    G, R, J, T, D = (contract[letter] for letter in ("G", "R", "J", "T", "D"))
-    contract.require(G >= 1 and J >= 1, "wo_a", "[G, R, J] with G, J >= 1", f"G = {G}, J = {J}")
-    contract.require(1 <= R <= MAX_RANK, "wo_a", f"[G, R, J] with R in 1..{MAX_RANK}", f"R = {R}")
+    T, D = contract["T"], contract["D"]
     if live_slots is None:
         live_slots = torch.ones(T, dtype=torch.int32, device=o_packed.device)
-    contract.buffer("live_slots", live_slots)
     known = out_dtype in (torch.bfloat16, torch.float32)
     contract.require(known, "out_dtype", "torch.bfloat16 or torch.float32", repr(out_dtype))
     if out is None:
@@ -155,13 +136,57 @@ def grouped_o_proj(
     for first in range(0, T, wave_tokens):
         last = min(first + wave_tokens, T)
         wave: Buffers = dict(
-            weights,
+            wo_a=wo_a,
+            wo_b=wo_b,
+            wo_b_scale=wo_b_scale,
             o_packed=o_packed[:, first:last].contiguous(),
             live_slots=live_slots[first:last],
             attn_out=out[first:last],
         )
         _run(chain.projection({**contract.sizes, "N": last - first}), wave)
     return out
+
+
+def check_heads(given: tuple[Any, ...], *, groups: int, window: int) -> tuple[Buffers, Contract]:
+    """The arguments of `prefill_sparse_attn_heads` by name, pools in three dimensions, and their
+    contract, all letters of attention bound. Raises ContractError."""
+    arguments = dict(zip(ARGUMENTS, given, strict=False))
+    contract = Contract("prefill_sparse_attn_heads", rows="T")
+    for name in ("ori_kv", "cmp_kv"):
+        arguments[name] = _three(arguments[name])
+    for name, value in arguments.items():
+        if name != "num_tokens":
+            contract.buffer(name, value)
+    check_slots(contract, num_tokens=arguments["num_tokens"], window=window, first_token=0)
+    H, C, P = (contract[letter] for letter in ("H", "C", "P"))
+    contract.require(H >= 1, "q", "[T, H, C] with H >= 1", "H = 0")
+    contract.power_of_two("C", "q", low=16)
+    contract.power_of_two("P", "freqs_cos", low=MIN_ROPE_DIM)
+    contract.require(P <= C, "freqs_cos", f"[T, P] with P <= C={C}", f"P = {P}")
+    G = contract.integer("groups", groups, 1)
+    contract.require(H % G == 0, "groups", f"a divisor of H={H}", str(G))
+    contract.sizes |= dict(G=G, J=H // G * C, NB=contract["KP"] // BLOCK_COLUMNS)
+    return arguments, contract
+
+
+def check_o_proj(
+    o_packed: torch.Tensor,
+    wo_a: torch.Tensor,
+    wo_b: torch.Tensor,
+    wo_b_scale: torch.Tensor,
+    live_slots: torch.Tensor | None,
+) -> Contract:
+    """The contract of `grouped_o_proj`, all its letters bound. Raises ContractError."""
+    contract = Contract("grouped_o_proj", rows="T")
+    given = dict(o_packed=o_packed, wo_a=wo_a, wo_b=wo_b, wo_b_scale=wo_b_scale)
+    for name, value in given.items():
+        contract.buffer(name, value)
+    if live_slots is not None:
+        contract.buffer("live_slots", live_slots)
+    G, R, J = (contract[letter] for letter in ("G", "R", "J"))
+    contract.require(G >= 1 and J >= 1, "wo_a", "[G, R, J] with G, J >= 1", f"G = {G}, J = {J}")
+    contract.require(1 <= R <= MAX_RANK, "wo_a", f"[G, R, J] with R in 1..{MAX_RANK}", f"R = {R}")
+    return contract
 
 
 def _check_output(contract: Contract, name: str, out: torch.Tensor) -> None:

@@ -17,8 +17,8 @@ MUTANTS = (
     ),
     mutant(
         "every wave begins at the chunk's first token",
-        "dict(first_token=first, num_tokens=live)",
-        "dict(first_token=0, num_tokens=live)",
+        'wave["first_token"] = first\n',
+        'wave["first_token"] = 0\n',
         killed_by="test_rows_past_the_live_tokens_are_zeros",
     ),
     mutant(
