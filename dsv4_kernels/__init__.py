@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from dsv4_kernels.segments.resolve_slots import resolve_slots
     from dsv4_kernels.segments.row_quant import row_quant
 
+__version__ = "0.1.0"  # read by pyproject.toml
+
 __all__ = [
     "ContractError",
     "MissingDependency",

@@ -4,6 +4,7 @@ and four processes on gloo, and a rank that fails."""
 import dataclasses
 import datetime
 import os
+import re
 import traceback
 from pathlib import Path
 
@@ -142,6 +143,24 @@ def test_a_rank_that_fails_says_why_and_hangs_nobody(tmp_path):
     assert failed.endswith("rank 1 failed")
     assert "RuntimeError: tp.reduce: rank 0 of 2: " in alive
     assert alive.endswith("rank 0 failed")
+
+
+def test_the_readme_s_lines_lead_from_a_checkpoint_to_an_output(tmp_path):
+    folder = checkpoint(tmp_path / "checkpoint")
+    readme = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    (code,) = (block for block in blocks if "tp.reduce" in block)
+    assert len(code.splitlines()) <= 15
+    inputs = dataclasses.replace(chunk(), window=128)  # the default: other rows, the same tensors
+    given = {**vars(inputs), "PATH": folder, "torch": torch}
+    weights_of_the_chunk = ("attn_sink", "wo_a", "wo_b", "wo_b_scale")
+    names = {name: value for name, value in given.items() if name not in weights_of_the_chunk}
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/one", rank=0, world_size=1)
+    try:
+        exec(code, names)
+    finally:
+        dist.destroy_process_group()
+    assert torch.equal(names["attn_out"], prefill_sparse_attn(*inputs.args()))
 
 
 def test_without_a_process_group():
