@@ -98,6 +98,16 @@ def test_no_order_shows_a_missing_wait_that_the_clocks_do_not(segment):
         assert all(same_bytes(got[name], right[name]) for name in right), line
 
 
+def test_a_random_order_is_another_order():
+    """Without any wait the results are right in the text's order, and wrong in others."""
+    launch = launch_of("group_quant", "partial")
+    _, right = run(launch)
+    lines = frozenset(waits(launch))
+    for seed in (None, 0, 1):
+        _, got = run(launch, How(seed=seed, checked=False, deaf=lines))
+        assert all(same_bytes(got[k], right[k]) for k in right) == (seed is None), seed
+
+
 # -- other damage to the text, of the kernel that keeps cube and vector cores in step
 
 
@@ -237,6 +247,22 @@ def test_a_tensor_that_is_too_short_is_out_of_bounds():
         execute(replace(launch, arguments={**launch.arguments, "o_r_ptr": cut}), PART)
 
 
+@triton.jit(do_not_specialize=["N"])
+def _reload_kernel(x_ptr, y_ptr, N, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    for task in range(tl.program_id(0), N, tl.num_programs(0)):
+        tl.store(x_ptr + task * BLOCK + i, i)
+        tl.store(y_ptr + i, i + tl.load(x_ptr + task * BLOCK + task))
+
+
+def test_a_scalar_load_of_what_the_launch_wrote_is_named():
+    """It may come from the data cache: nothing here orders that."""
+    x, y = torch.zeros(64, dtype=torch.int32), torch.zeros(32, dtype=torch.int32)
+    with executing(PART, cube_cores=1) as reports, device.on(x):
+        _reload_kernel[(1,)](x, y, 2, BLOCK=32)
+    assert "cached load" in reports[0].kinds()
+
+
 # -- a trap of the compiler: an accumulator whose loop does not run
 
 
@@ -262,8 +288,8 @@ def dots(counts: list[int]) -> torch.Tensor:
     return o
 
 
-def on_model(counts: list[int]) -> tuple[torch.Tensor, Report]:
-    with executing(PART, cube_cores=1) as reports:
+def on_model(counts: list[int], how: How = How()) -> tuple[torch.Tensor, Report]:
+    with executing(PART, cube_cores=1, how=how) as reports:
         return dots(counts), reports[0]
 
 
@@ -280,4 +306,7 @@ def test_an_accumulator_whose_loop_does_not_run_is_not_zero():
     assert torch.equal(after[1], after[0])  # what was there before
     first, report = on_model([0, 1, 2])
     assert first[0].isnan().all()
+    assert {*report.kinds()} == {"unwritten"}
+    lucky, report = on_model([0, 1, 2], How(poison=0))
+    assert (lucky[0] == 0).all()
     assert {*report.kinds()} == {"unwritten"}

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
-from dsv4_kernels import prefill_sparse_attn
+from dsv4_kernels import group_quant, prefill_sparse_attn
+from dsv4_kernels.backends.hivm.report import Report, Stopped
 from dsv4_kernels.chains.prefill import SCHEDULES, wave_nodes
+from dsv4_kernels.gates.ascend import execute
 from dsv4_kernels.gates.ascend.against_cpu import difference, same_bytes
 from dsv4_kernels.gates.ascend.execute import How, executing
 from dsv4_kernels.inputs.prefill import make_inputs
-from dsv4_kernels.segments import SEGMENTS, inverse_rope
+from dsv4_kernels.segments import SEGMENTS, inverse_rope, merge_norm
 from on_model import FULL, PARTIAL, Case, cases
 
 PART = "Ascend910B3"
@@ -58,6 +61,69 @@ def test_shorter_rows_than_the_contract_takes_would_race(monkeypatch):
     case = cases(replace(PARTIAL, rope_dim=8), tokens=5, live=4)["inverse_rope"]
     _, (report,) = on_model(case)
     assert {*report.kinds()} == {"race"}
+
+
+def test_shorter_rows_than_the_contract_takes_would_be_unaligned(monkeypatch):
+    monkeypatch.setattr(merge_norm, "MIN_ROPE_DIM", 2)
+    case = cases(replace(PARTIAL, rope_dim=4), tokens=5, live=4)["merge_norm"]
+    _, (report,) = on_model(case)
+    assert {*report.kinds()} == {"unaligned"}
+
+
+# -- where launches go
+
+
+def test_grids_are_for_the_cores_that_are_said():
+    for cores, programs in ((1, 2), (3, 6), (None, 40)):
+        with executing(PART, cube_cores=cores) as reports:
+            cases(FULL, tokens=40, live=40)["merge_norm"]()
+        assert [report.grid for report in reports] == [programs]
+        assert reports[0].part == PART
+
+
+def test_the_innermost_gets_the_launches_and_outside_the_cpu():
+    run = SMALL["group_quant"]
+    with executing(PART) as outer:
+        run()
+        with executing(PART, how=How(checked=False)) as inner:
+            run()
+            run()
+        run()
+    run()
+    assert [len(outer), len(inner)] == [2, 2]
+
+
+def test_the_report_of_a_launch_that_stops_is_in_the_list(monkeypatch):
+    def stopped(launch, part, how):
+        report = Report(launch.kernel, part, launch.grid)
+        report.note("deadlock", "flags", "nobody moves")
+        raise Stopped(report)
+
+    monkeypatch.setattr(execute, "execute", stopped)
+    with executing(PART) as reports, pytest.raises(Stopped, match="nobody moves"):
+        SMALL["group_quant"]()
+    assert [{*report.kinds()} for report in reports] == [{"deadlock"}]
+
+
+def test_an_unknown_part_is_named():
+    with (
+        pytest.raises(ValueError, match="unknown part 'Ascend310': known are Ascend910B1"),
+        executing("Ascend310"),
+    ):
+        pass
+
+
+def test_what_has_no_model_is_an_error_before_anything_is_written(monkeypatch):
+    launched = execute.ExecutingDriver.launched
+
+    def renamed(self, launch):
+        launched(self, replace(launch, hivm=launch.hivm.replace("@vabs_", "@vtan_")))
+
+    monkeypatch.setattr(execute.ExecutingDriver, "launched", renamed)
+    codes = torch.full((1, 2, 16), 7, dtype=torch.int8)
+    with executing(PART), pytest.raises(ValueError, match="unknown library function `vtan_"):
+        group_quant(torch.ones(1, 2, 16), codes=codes)
+    assert (codes == 7).all()
 
 
 # Poison of another pattern in the plain order, and three random orders.

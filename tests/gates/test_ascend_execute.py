@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dsv4_kernels.__main__ import main
+from dsv4_kernels.backends.hivm.report import Report
 from dsv4_kernels.gates.ascend import against_cpu, compiler
 from dsv4_kernels.gates.ascend.against_cpu import difference, execute_chunk
 from dsv4_kernels.gates.ascend.execute import How, execute
@@ -26,9 +27,9 @@ def called(capsys, *arguments):
 
 @pytest.mark.parametrize("part", [PART, "Ascend910_9392"])
 def test_every_segment_is_executed_once_and_keeps_its_bound(part):
-    executed = dict(execute_chunk(part, FULL, segments=SEGMENTS))
-    assert {*executed} == {*SEGMENTS}
-    for segment, found in executed.items():
+    executed = [*execute_chunk(part, FULL, segments=SEGMENTS)]
+    assert sorted(segment for segment, _ in executed) == sorted(SEGMENTS)
+    for segment, found in executed:
         assert [*found.breaches(segment)] == []
         assert not found.findings
         assert {*found.differences} <= {*SEGMENTS[segment].rounded}
@@ -93,6 +94,14 @@ def test_a_byte_that_differs_is_a_breach(capsys, monkeypatch):
     assert re.fullmatch(
         r"executed: codes differs by \S+ of its largest value, none allowed", breach
     )
+
+
+def test_a_launch_that_writes_nothing_is_a_breach(capsys, monkeypatch):
+    """Outputs are poison before, whatever the CPU path made of its own."""
+    monkeypatch.setattr(against_cpu, "execute", lambda launch, part: Report("", part, 1))
+    code, (row,) = called(capsys, "group_quant")
+    assert code == 1
+    assert row["executed"]["differences"]["scale"] == float("inf")
 
 
 def test_rounding_is_allowed_up_to_its_bound():
