@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from dsv4_kernels import group_quant, prefill_sparse_attn
+from dsv4_kernels.backends.hivm.machine import library
+from dsv4_kernels.backends.hivm.memory import Space, dense, from_bf16, to_bf16
 from dsv4_kernels.backends.hivm.report import Report, Stopped
+from dsv4_kernels.backends.hivm.scalar import functions
+from dsv4_kernels.backends.hivm.vector import is_aligned
 from dsv4_kernels.chains.prefill import SCHEDULES, wave_nodes
 from dsv4_kernels.gates.ascend import execute
 from dsv4_kernels.gates.ascend.against_cpu import difference, same_bytes
@@ -56,6 +61,14 @@ def test_only_the_sum_of_pv_is_rounded_otherwise():
     assert difference(got["o"], want["o"]) <= SEGMENTS["qk_softmax_pv"].rounded["o"]
 
 
+def test_columns_that_no_product_was_written_to_reach_nobody():
+    """The first tile of a core is narrower than the buffer that is copied to the workspace."""
+    run = cases(replace(PARTIAL, hidden=20), tokens=5, live=4)["proj_b_dequant"]
+    got, (report,) = on_model(run)
+    assert not report.findings, report
+    assert same_bytes(got["attn_out"], run()["attn_out"])
+
+
 def test_shorter_rows_than_the_contract_takes_would_race(monkeypatch):
     monkeypatch.setattr(inverse_rope, "MIN_ROPE_DIM", 2)
     case = cases(replace(PARTIAL, rope_dim=8), tokens=5, live=4)["inverse_rope"]
@@ -68,6 +81,72 @@ def test_shorter_rows_than_the_contract_takes_would_be_unaligned(monkeypatch):
     case = cases(replace(PARTIAL, rope_dim=4), tokens=5, live=4)["merge_norm"]
     _, (report,) = on_model(case)
     assert {*report.kinds()} == {"unaligned"}
+
+
+# -- parts of the model
+
+
+def words(*operands, n=16):
+    """The bytes of a unified buffer of `n` floats, all 9, after a load of 5 into it."""
+    gm, ub = (Space(name, np.zeros(4 * n, np.uint8)) for name in ("gm:x", "ub"))
+    dense(ub, 0, (n,), "f32").put(9)
+    dense(gm, 0, (n,), "f32").put(5)
+    make, name = library("load_gm_to_ubuf_1d_float")
+    views = (dense(gm, 0, (3,), "f32"), dense(ub, 0, (3,), "f32"))
+    (load,) = make(None, name, (*views, *operands, 0))
+    load.run()
+    (target,) = load.writes
+    return target.shape, dense(ub, 0, (n,), "f32").get().tolist()
+
+
+@pytest.mark.parametrize(("mode", "value"), [(0, 0), (2, 7)])
+def test_a_load_fills_whole_blocks_behind_a_row(mode, value):
+    shape, got = words(mode, 7.0)
+    assert shape == (8,)  # what it is held to have written
+    assert got == [5] * 3 + [value] * 5 + [9] * 8
+
+
+def test_every_row_of_an_operand_is_on_32_bytes():
+    ub = Space("ub", np.zeros(4096, np.uint8))
+    assert is_aligned(dense(ub, 64, (3, 8), "f32"))
+    assert not is_aligned(dense(ub, 0, (3, 10), "f32"))
+    assert not is_aligned(dense(ub, 16, (1, 8), "f32"))
+    assert is_aligned(dense(ub, 0, (1, 10), "f32"))  # one row
+
+
+def test_bf16_rounds_as_torch_does():
+    bits = np.arange(0, 2**32, 0x3FFF, dtype=np.uint32) & ~np.uint32(0xFFF)
+    values = bits.view(np.float32)
+    finite = values[~np.isnan(values)]
+    want = torch.from_numpy(finite).bfloat16().view(torch.int16).numpy().view(np.uint16)
+    assert (to_bf16(finite) == want).all()
+    assert np.isnan(from_bf16(to_bf16(values[np.isnan(values)]))).all()
+
+
+def test_a_loop_hands_on_what_it_carried():
+    module = """module attributes {hivm.module_core_type = #hivm.module_core_type<AIV>} {
+  func.func @k(%arg0: i32, %arg1: memref<?xi32>) attributes {x = 1} {
+    %c0 = arith.constant 0 : index
+    %c1 = arith.constant 1 : index
+    %c4 = arith.constant 4 : index
+    %0 = scf.for %i = %c0 to %c4 step %c1 iter_args(%sum = %arg0) -> (i32) {
+      %1 = arith.addi %sum, %sum : i32
+      scf.yield %1 : i32
+    }
+    memref.store %0, %arg1[%c0] : memref<?xi32>
+    return
+  }
+}
+"""
+    stored = []
+
+    class Core:
+        def store(self, value, view, index, line):
+            stored.append(value)
+
+    (function,) = functions(module)
+    assert [*function.run(Core(), 3, None)] == []
+    assert stored == [3 * 2**4]
 
 
 # -- where launches go
@@ -117,13 +196,14 @@ def test_what_has_no_model_is_an_error_before_anything_is_written(monkeypatch):
     launched = execute.ExecutingDriver.launched
 
     def renamed(self, launch):
-        launched(self, replace(launch, hivm=launch.hivm.replace("@vabs_", "@vtan_")))
+        hivm = launch.hivm.replace("@store_ubuf_to_gm_2d_int8_t", "@drop")
+        launched(self, replace(launch, hivm=hivm))
 
     monkeypatch.setattr(execute.ExecutingDriver, "launched", renamed)
-    codes = torch.full((1, 2, 16), 7, dtype=torch.int8)
-    with executing(PART), pytest.raises(ValueError, match="unknown library function `vtan_"):
-        group_quant(torch.ones(1, 2, 16), codes=codes)
-    assert (codes == 7).all()
+    scale = torch.zeros(2, 1)
+    with executing(PART), pytest.raises(ValueError, match="unknown library function `drop"):
+        group_quant(torch.ones(1, 2, 16), scale=scale)
+    assert (scale == 0).all()  # which is stored before the codes
 
 
 # Poison of another pattern in the plain order, and three random orders.
