@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from dsv4_kernels import group_quant, prefill_sparse_attn
+from dsv4_kernels.backends.hivm.instruction import Work
 from dsv4_kernels.backends.hivm.machine import library
 from dsv4_kernels.backends.hivm.memory import Space, dense, from_bf16, to_bf16
 from dsv4_kernels.backends.hivm.report import Report, Stopped
@@ -86,22 +87,23 @@ def test_shorter_rows_than_the_contract_takes_would_be_unaligned(monkeypatch):
 # -- parts of the model
 
 
-def words(*operands, n=16):
-    """The bytes of a unified buffer of `n` floats, all 9, after a load of 5 into it."""
-    gm, ub = (Space(name, np.zeros(4 * n, np.uint8)) for name in ("gm:x", "ub"))
-    dense(ub, 0, (n,), "f32").put(9)
-    dense(gm, 0, (n,), "f32").put(5)
+def loaded(mode, value):
+    """What a load of three 5s into 16 floats, all 9, says that it writes, and what they are then."""
+    gm, ub = (Space(name, np.zeros(64, np.uint8)) for name in ("gm:x", "ub"))
+    dense(gm, 0, (3,), "f32").put(5)
+    dense(ub, 0, (16,), "f32").put(9)
     make, name = library("load_gm_to_ubuf_1d_float")
     views = (dense(gm, 0, (3,), "f32"), dense(ub, 0, (3,), "f32"))
-    (load,) = make(None, name, (*views, *operands, 0))
+    (load,) = make(None, name, (*views, mode, value, 0))
+    assert isinstance(load, Work)
     load.run()
     (target,) = load.writes
-    return target.shape, dense(ub, 0, (n,), "f32").get().tolist()
+    return target.shape, dense(ub, 0, (16,), "f32").get().tolist()
 
 
 @pytest.mark.parametrize(("mode", "value"), [(0, 0), (2, 7)])
 def test_a_load_fills_whole_blocks_behind_a_row(mode, value):
-    shape, got = words(mode, 7.0)
+    shape, got = loaded(mode, 7.0)
     assert shape == (8,)  # what it is held to have written
     assert got == [5] * 3 + [value] * 5 + [9] * 8
 
