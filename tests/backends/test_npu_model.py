@@ -88,7 +88,7 @@ def test_shorter_rows_than_the_contract_takes_would_be_unaligned(monkeypatch):
 
 
 def loaded(mode, value):
-    """What a load of three 5s into 16 floats, all 9, says that it writes, and what they are then."""
+    """What a load of three 5s into 16 floats, all 9, says that it writes, and what they are."""
     gm, ub = (Space(name, np.zeros(64, np.uint8)) for name in ("gm:x", "ub"))
     dense(gm, 0, (3,), "f32").put(5)
     dense(ub, 0, (16,), "f32").put(9)
