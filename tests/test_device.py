@@ -391,11 +391,16 @@ def an_npu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     sys.modules.pop("torch_npu", None)
 
 
-def test_torch_npu_without_a_device_is_no_npu(an_npu: Callable[..., StandInNpu]) -> None:
+def test_torch_npu_without_a_device_is_no_npu(
+    an_npu: Callable[..., StandInNpu], monkeypatch: pytest.MonkeyPatch
+) -> None:
     an_npu("")
     assert npu.best() is None
     an_npu("Ascend910B3")
-    assert npu.best() == devices.best() == "npu:1"
+    assert npu.best() == "npu:1"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert devices.best() == "npu:1"  # ahead of a GPU beside it
 
 
 @pytest.mark.parametrize(

@@ -69,4 +69,17 @@ MUTANTS = (
         'if error.name == "tritton":',
         killed_by="test_without_triton_a_command_is_one_sentence",
     ),
+    devices(
+        "a GPU is better than an NPU",
+        '{"npu": npu, "cuda": cuda, "cpu": cpu}',
+        '{"cuda": cuda, "npu": npu, "cpu": cpu}',
+        killed_by="test_torch_npu_without_a_device_is_no_npu",
+    ),
+    devices(
+        "the driver of before is not given back",
+        "                require_triton().runtime.driver.set_active(self._before)\n"
+        "                self._changed",
+        "                self._changed",
+        killed_by="test_on_gives_the_driver_back",
+    ),
 )
