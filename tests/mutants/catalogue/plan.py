@@ -58,13 +58,13 @@ MUTANTS = (
         "one wave in flight, whatever is asked for",
         "min(waves_in_flight or (2 if self._api else 1), max(waves, 1))",
         "1",
-        killed_by=f"{CHAIN}::test_scratch_grows_by_one_number_a_token",
+        killed_by=f"{CHAIN}::test_scratch_grows_by_two_numbers_a_token",
     ),
     mutant(
         "workspaces for waves that there are not",
         "min(waves_in_flight or (2 if self._api else 1), max(waves, 1))",
         "waves_in_flight or (2 if self._api else 1)",
-        killed_by=f"{CHAIN}::test_scratch_grows_by_one_number_a_token",
+        killed_by=f"{CHAIN}::test_scratch_grows_by_two_numbers_a_token",
     ),
     mutant(
         "a run checks no argument",
