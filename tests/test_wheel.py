@@ -63,6 +63,7 @@ def test_what_is_in_the_wheel(wheel):
         for kind in ("*.py", "*.c", "*.h", "py.typed")
         for path in (ROOT / "dsv4_kernels").rglob(kind)
     }
+    assert "dsv4_kernels/py.typed" in tree
     study = {name for name in tree if "/study/" in name}
     assert {name for name in names if name.startswith("dsv4_kernels/")} == tree - study
     assert "Classifier: Typing :: Typed" in metadata

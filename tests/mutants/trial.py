@@ -20,7 +20,7 @@ from mutants import witness
 from mutants.mutant import Mutant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TREE = ("dsv4_kernels", "reference", "tests", "pyproject.toml")
+TREE = ("bench", "dsv4_kernels", "reference", "tests", "pyproject.toml", "README.md", "LICENSE")
 SECONDS = 300  # for one call of pytest; the slowest takes a minute where nothing is wrong
 
 # Who else might notice, asked only where the named test does not: whole chains.

@@ -66,8 +66,22 @@ INPUTS: dict[str, Tensors] = {
     },
     **{name: table(segment.reads + segment.updates) for name, segment in SEGMENTS.items()},
 }
+INPUTS |= {
+    "prefill_sparse_attn_heads": {
+        name: shape for name, shape in INPUTS["prefill_sparse_attn"].items() if "wo_" not in name
+    },
+    "grouped_o_proj": {
+        "o_packed": ("G T J", BF16),
+        "wo_a": ("G R J", BF16),
+        "wo_b": ("D G*R", INT8),
+        "wo_b_scale": ("D", FP32),
+        "live_slots": ("T", INT32),
+    },
+}
 OUTPUTS: dict[str, Tensors] = {
     "prefill_sparse_attn": {"out": ("T D", BF16)},
+    "prefill_sparse_attn_heads": {"out": ("G T J", BF16), "live_slots": ("T", INT32)},
+    "grouped_o_proj": {"out": ("T D", BF16)},
     **{name: table(segment.writes) for name, segment in SEGMENTS.items()},
 }
 
@@ -96,6 +110,10 @@ def valid(op: str, dims: Dims = DIMS) -> Arguments:
             num_tokens=3, window=dims.window, wave_tokens=2, waves_in_flight=1,
             schedule="decoupled", groups_per_launch=1,
         )  # fmt: skip
+    elif op == "prefill_sparse_attn_heads":
+        arguments = dict(num_tokens=3, window=dims.window, wave_tokens=2, groups=2)
+    elif op == "grouped_o_proj":
+        arguments = dict(wave_tokens=2, schedule="decoupled", groups_per_launch=1)
     else:
         numbers = dict(
             num_tokens=3, window=dims.window, first_token=FIRST, softmax_scale=0.25, groups=2,
@@ -302,7 +320,7 @@ def wrong_tensors() -> Iterator[Any]:
             yield case("rank below", lambda x: x[0], rf"^\[.*\] {str(dtype)[6:]}$")
             yield case("strides", every_other_stride, "^strides ", f"{contract}, contiguous$")
             yield case("list", lambda x: x.tolist(), "^list$")
-            if name in INPUTS[op]:
+            if name in INPUTS[op] and (op, name) != ("grouped_o_proj", "live_slots"):
                 yield case("None", lambda x: None, "^NoneType$")
             if len(tensors) > 1:
                 # The first one sets the device, and then it is the second that differs.

@@ -8,7 +8,6 @@ mutant = partial(Mutant, file="pyproject.toml", tests="tests/test_wheel.py")
 CONTENTS = "test_what_is_in_the_wheel"
 
 MUTANTS = (
-    mutant("no mark that it is typed", '"dsv4_kernels" = ["py.typed"]\n', "", killed_by=CONTENTS),
     mutant("no C of the CPU path", '["*.c", "*.h"]', '["*.h"]', killed_by=CONTENTS),
     mutant(
         "studies that cannot run",
