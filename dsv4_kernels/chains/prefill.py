@@ -25,7 +25,7 @@ from dsv4_kernels.launcher.plan import Captured, Plan
 from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.proj_b import MAX_RANK
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_sharers, check_slots
 from dsv4_kernels.segments.tiles import Tiles
 
 # Tokens per wave: the seed's prefill chunk. A wave's scratch, 192 MiB at FLASH (K = 640) and 520 at
@@ -47,6 +47,7 @@ class PrefillChain:
     Args:
         window: rows of the window ring.
         schedule, attention: forms of projection and attention.
+        sharers: neighbouring tokens that share their KV.
         groups_per_launch: groups of the output projection per launch.
         tiles: tiles to use instead of a segment's own, by segment.
     """
@@ -63,6 +64,7 @@ class PrefillChain:
         window: int = 128,
         schedule: str = "decoupled",
         attention: str = "fused",
+        sharers: int = 1,
         groups_per_launch: int = GROUPS_PER_LAUNCH,
         tiles: Mapping[str, Tiles] | None = None,
     ) -> None:
@@ -70,6 +72,7 @@ class PrefillChain:
         contract.one_of("schedule", schedule, SCHEDULES)
         contract.one_of("attention", attention, attention_forms.FORMS)
         self._window = window
+        self._sharers = check_sharers(contract, sharers)
         self._forms = attention_forms.FORMS[attention], projection_forms.FORMS[schedule]
         self._groups_per_launch = contract.integer("groups_per_launch", groups_per_launch, 1)
         named = tiles is None or isinstance(tiles, Mapping)
@@ -89,6 +92,7 @@ class PrefillChain:
         check_slots(
             contract, num_tokens=arguments["num_tokens"], window=self._window, first_token=0
         )
+        check_sharers(contract, self._sharers)
         H, C, G, J, P, R = (contract[letter] for letter in ("H", "C", "G", "J", "P", "R"))
         contract.require(H >= 1, "q", "[T, H, C] with H >= 1", "H = 0")
         contract.power_of_two("C", "q", low=16)
@@ -125,7 +129,7 @@ class PrefillChain:
             groups=sizes["G"],
             rope_dim=sizes["P"],
             softmax_scale=None,
-            sharers=1,
+            sharers=self._sharers,
         )
 
 
@@ -143,7 +147,7 @@ def wave_nodes(
     blocks = -(-K // BLOCK_COLUMNS)
     sizes = dims.letters() | dict(
         N=tokens, T=tokens, K=K, KP=blocks * BLOCK_COLUMNS, NB=blocks, ori_pages=ring,
-        ori_entries=ring, cmp_pages=K, cmp_entries=K,
+        ori_entries=ring, cmp_pages=K, cmp_entries=K, X=options.get("sharers", 1),
     )  # fmt: skip
     return PrefillChain(**options).nodes(sizes)
 
@@ -162,6 +166,11 @@ class PrefillSparseAttn:
             two where the device has streams and the chunk more than one wave; 1 saves the memory
             (`workspace_bytes`).
         schedule: "decoupled" or "row_barrier"; they differ in the quantisation's granularity.
+        sharers: a promise of the caller's, 1, 2, 4 or 8: of so many neighbouring tokens, from the
+            chunk's first on, a column of the indices names one KV row or is unused (-1, or past
+            the length). Their KV is then moved once. What of it a token attends to is still its
+            own. Where the promise does not hold, the token's result is wrong, but no memory
+            outside of the pools is read; a NaN or Inf in a row reaches all of the tokens.
         groups_per_launch: groups of the output projection per launch; changes no byte either.
         executor: runs the nodes; by default a stream per lane where there are streams and two
             launches may run at a time.
@@ -183,6 +192,7 @@ class PrefillSparseAttn:
         wave_tokens: int = WAVE_TOKENS,
         waves_in_flight: int | None = None,
         schedule: str = "decoupled",
+        sharers: int = 1,
         groups_per_launch: int = GROUPS_PER_LAUNCH,
         executor: Executor | None = None,
         tiles: Mapping[str, Tiles] | None = None,
@@ -192,7 +202,11 @@ class PrefillSparseAttn:
         arguments = named(args, kwargs, {})
         self._plan = Plan(
             PrefillChain(
-                window=window, schedule=schedule, groups_per_launch=groups_per_launch, tiles=tiles
+                window=window,
+                schedule=schedule,
+                sharers=sharers,
+                groups_per_launch=groups_per_launch,
+                tiles=tiles,
             ),
             arguments,
             wave_tokens=wave_tokens,
@@ -270,6 +284,7 @@ def prefill_sparse_attn(
     wave_tokens: int = WAVE_TOKENS,
     waves_in_flight: int | None = None,
     schedule: str = "decoupled",
+    sharers: int = 1,
     groups_per_launch: int = GROUPS_PER_LAUNCH,
     executor: Executor | None = None,
     tiles: Mapping[str, Tiles] | None = None,
@@ -289,7 +304,7 @@ def prefill_sparse_attn(
         freqs_cos, freqs_sin: RoPE tables of the tokens, the first P/2 columns are used.
         wo_a, wo_b, wo_b_scale: output projection; wo_b is quantised per output channel.
         out: output, [T, D] bf16 or fp32; allocated if None.
-        window, wave_tokens, waves_in_flight, schedule, groups_per_launch, executor, tiles,
+        window, wave_tokens, waves_in_flight, schedule, sharers, groups_per_launch, executor, tiles,
             out_dtype: as `PrefillSparseAttn` takes them, which is what to use for one set of shapes
             many times.
 
@@ -306,6 +321,7 @@ def prefill_sparse_attn(
         wave_tokens=wave_tokens,
         waves_in_flight=waves_in_flight,
         schedule=schedule,
+        sharers=sharers,
         groups_per_launch=groups_per_launch,
         executor=executor,
         tiles=tiles,

@@ -88,13 +88,16 @@ def record_chunk(
     dims: Dims,
     *,
     tokens: int = 128,
+    columns: int | None = None,
+    sharers: int = 1,
     tiles: Mapping[str, Any] | None = None,
 ) -> list[Compiled[_Launch]]:
-    """Compile every segment of both schedules for `target`, as one CSA chunk asks for them.
+    """Compile every segment of both schedules for `target`, as one chunk asks for them.
 
     A refusal is in the launch, not raised.
 
-    tiles: tiles to use instead of a segment's own, by segment.
+    columns: K; a CSA layer's if None. sharers: neighbouring tokens that share their KV. tiles:
+    tiles to use instead of a segment's own, by segment.
     """
     driver.launches.clear()
     chosen = {name: segment.tiles.on(target) for name, segment in SEGMENTS.items()}
@@ -111,10 +114,11 @@ def record_chunk(
     with device.route("meta", target, driver):
         for schedule in SCHEDULES:
             prefill_sparse_attn(
-                **meta_inputs(dims, tokens),
+                **meta_inputs(dims, tokens, columns or dims.index_columns),
                 window=dims.window,
                 wave_tokens=tokens,
                 schedule=schedule,
+                sharers=sharers,
                 groups_per_launch=dims.groups,  # all in one launch: the code is the same
                 executor=executor,
                 tiles=chosen,
@@ -125,11 +129,11 @@ def record_chunk(
     ]
 
 
-def meta_inputs(dims: Dims, tokens: int) -> dict[str, Any]:
-    """The arguments of prefill_sparse_attn for a CSA chunk, on the meta device."""
+def meta_inputs(dims: Dims, tokens: int, columns: int) -> dict[str, Any]:
+    """The arguments of prefill_sparse_attn for a chunk, on the meta device."""
     ring_pages = -(-dims.window // dims.page_rows)
     sizes = dims.letters() | dict(
-        N=tokens, T=tokens, K=dims.index_columns, ori_pages=ring_pages, ori_entries=ring_pages,
+        N=tokens, T=tokens, K=columns, ori_pages=ring_pages, ori_entries=ring_pages,
         cmp_pages=CONTEXT_PAGES, cmp_entries=CONTEXT_PAGES,
     )  # fmt: skip
     tensors = [name for name in ARGUMENTS if BUFFERS[name].dtype is not int]

@@ -85,6 +85,10 @@ class Plan:
     ) -> None:
         contract = chain.check(arguments)
         self._wave_tokens = contract.integer("wave_tokens", wave_tokens, 1)
+        X = contract.sizes.get("X", 1)
+        contract.require(
+            self._wave_tokens % X == 0, "wave_tokens", f"a multiple of sharers={X}", wave_tokens
+        )
         if waves_in_flight is not None:
             waves_in_flight = contract.integer("waves_in_flight", waves_in_flight, 1)
         known = executor is None or callable(executor)
@@ -179,11 +183,20 @@ class Plan:
                 buffers.update(self._chunk)
                 buffers["attn_out"] = attn_out
             else:
-                buffers.update((name, rows[first:last]) for name, rows in self._chunk.items())
+                buffers.update(self._of_chunk(first, last))
                 buffers.update((name, arguments[name][first:last]) for name in PER_TOKEN)
                 buffers["attn_out"] = attn_out[first:last]
             waves.append(buffers)
         return waves
+
+    def _of_chunk(self, first: int, last: int) -> Buffers:
+        """The part of the chunk's own buffers that these tokens have."""
+        X = self._sizes.get("X", 1)
+        parts = {"N": slice(first, last), "U": slice(first // X, -(-last // X))}
+        return {
+            name: tensor[parts[BUFFERS[name].shape.split()[0]]]
+            for name, tensor in self._chunk.items()
+        }
 
     def _wave_of(self, wave: int) -> int:
         """Tokens of a wave."""
@@ -281,7 +294,7 @@ class Plan:
         works: dict[int, list[Callable[[Buffers], None]]] = {}
         for N in lengths:
             rows = {name: arguments[name][:N] for name in PER_TOKEN}
-            rows |= {name: tensor[:N] for name, tensor in self._chunk.items()}
+            rows |= self._of_chunk(0, N)
             buffers = arguments | workspace[0][N] | rows | {"first_token": 0, "num_tokens": 0}
             with devices.on(arguments["q"]):
                 works[N] = [

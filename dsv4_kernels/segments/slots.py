@@ -111,16 +111,22 @@ def check_slots(contract: Contract, num_tokens: int, window: int, first_token: i
 
 def bind_sharers(contract: Contract, sharers: int) -> None:
     """Binds X, and U tiles of so many neighbouring tokens."""
-    N, X = contract["N"], contract.integer("sharers", sharers, 1, MAX_SHARERS)
-    contract.require(
-        X & (X - 1) == 0, "sharers", f"a power of two in 1..{MAX_SHARERS}", str(sharers)
-    )
+    N, X = contract["N"], check_sharers(contract, sharers)
     tiles = -(-N // X)
     known = contract.sizes.setdefault("U", tiles)
     contract.require(
         known == tiles, "live_blocks", f"[U={tiles}] for N={N} tokens by {X}", f"U = {known}"
     )
+
+
+def check_sharers(contract: Contract, sharers: int) -> int:
+    """Binds X, neighbouring tokens that share their KV."""
+    X = contract.integer("sharers", sharers, 1, MAX_SHARERS)
+    contract.require(
+        X & (X - 1) == 0, "sharers", f"a power of two in 1..{MAX_SHARERS}", str(sharers)
+    )
     contract.sizes["sharers"] = contract.sizes["X"] = X
+    return X
 
 
 def page_shift(B: int) -> int:

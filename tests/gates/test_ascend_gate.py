@@ -70,6 +70,20 @@ def test_scale_and_bias_are_two_instructions_and_no_zero_tile(chunk):
     assert "memref<1x128xf32" in made  # one row, broadcast by the instruction itself
 
 
+@pytest.mark.parametrize("sharers", [2, 4, 8])
+def test_kv_that_tokens_share_is_loaded_once(sharers):
+    """Every claim holds, and a tile's KV is gathered and loaded into L1 once."""
+    dims = PRESETS["FLASH"]
+    compiled = compile_chunk("Ascend910B3", dims, columns=1280, sharers=sharers)
+    rows = {c.segment: hold(c, "FLASH", "Ascend910B3") for c in compiled}
+    assert not any(row.breaches for row in rows.values())
+    of = {name: row.counts for name, row in rows.items() if row.counts is not None}
+    kv = 128 // sharers * 1280 * dims.head_dim * 2
+    assert of["gather_kv"].gm_to_ub == of["gather_kv"].ub_to_gm == kv
+    q, p = 128 * 10 * dims.heads * dims.head_dim * 2, 128 * 1280 * dims.heads * 2
+    assert of["qk_softmax_pv"].gm_to_l1 == kv + q + p
+
+
 def test_an_oversized_tile_is_a_breach_with_both_numbers(capsys):
     tiles = {"group_quant": GroupQuantTiles(block_r=512)}
     compiled = compile_chunk("Ascend910B3", PRESETS["FLASH"], tiles=tiles)

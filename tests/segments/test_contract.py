@@ -108,7 +108,7 @@ def valid(op: str, dims: Dims = DIMS) -> Arguments:
     if op == "prefill_sparse_attn":
         arguments: Arguments = dict(
             num_tokens=3, window=dims.window, wave_tokens=2, waves_in_flight=1,
-            schedule="decoupled", groups_per_launch=1,
+            schedule="decoupled", sharers=1, groups_per_launch=1,
         )  # fmt: skip
     elif op == "prefill_sparse_attn_heads":
         arguments = dict(num_tokens=3, window=dims.window, wave_tokens=2, groups=2)
@@ -381,7 +381,7 @@ def wrong_integers() -> Iterator[Any]:
         ("merge_norm", "groups", (0, -2), ">= 1"),
         ("merge_norm", "rope_dim", (0, 8, 32), "in 16..16"),
     ]
-    for op in ("resolve_slots", "qk_softmax_pv", "merge_norm"):
+    for op in ("prefill_sparse_attn", "resolve_slots", "qk_softmax_pv", "merge_norm"):
         bounds += [(op, "sharers", (0, -1, 9), "in 1..8")]
     op = "resolve_slots"
     bounds += [

@@ -29,7 +29,16 @@ def part_target(part: str) -> Target:
 
 
 def compile_chunk(
-    part: str, dims: Dims, *, tokens: int = 128, tiles: Mapping[str, Any] | None = None
+    part: str,
+    dims: Dims,
+    *,
+    tokens: int = 128,
+    columns: int | None = None,
+    sharers: int = 1,
+    tiles: Mapping[str, Any] | None = None,
 ) -> list[Compiled[AscendKernel]]:
     """`record_chunk` for an Ascend part."""
-    return record_chunk(part_target(part), compiler.driver(part), dims, tokens=tokens, tiles=tiles)
+    return record_chunk(
+        part_target(part), compiler.driver(part), dims, tokens=tokens, columns=columns,
+        sharers=sharers, tiles=tiles,
+    )  # fmt: skip

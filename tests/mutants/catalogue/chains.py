@@ -62,4 +62,28 @@ MUTANTS = (
         "if [letter] == factors",
         killed_by="tests/chains/test_nodes.py::test_a_group_has_a_part_of_every_buffer_that_has_groups",
     ),
+    Mutant(
+        "every wave has the first tiles' counts",
+        '"U": slice(first // X, -(-last // X))',
+        '"U": slice(0, -(-(last - first) // X))',
+        killed_by="test_sharing_changes_no_byte[8]",
+        file="dsv4_kernels/launcher/plan.py",
+        tests="tests/chains/test_sharers.py",
+    ),
+    Mutant(
+        "a tile may be cut by the end of a wave",
+        "self._wave_tokens % X == 0,",
+        "True,",
+        killed_by="test_a_tile_belongs_to_one_wave",
+        file="dsv4_kernels/launcher/plan.py",
+        tests="tests/chains/test_sharers.py",
+    ),
+    Mutant(
+        "nobody shares",
+        "sharers=self._sharers,",
+        "sharers=1,",
+        killed_by="test_sharing_changes_no_byte[2]",
+        file="dsv4_kernels/chains/prefill.py",
+        tests="tests/chains/test_sharers.py",
+    ),
 )
