@@ -22,12 +22,13 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
 import torch
 
 from dsv4_kernels import device as devices
+from dsv4_kernels.buffers import ARGUMENTS, BUFFERS
 from dsv4_kernels.chains import prefill, seams
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.launcher import executors
@@ -37,12 +38,16 @@ from dsv4_kernels.launcher.plan import Plan
 # workspace is some 230 MiB at FLASH.
 MOST_KEPT = 8
 
-_HEADS = (
-    "Tensor q, Tensor ori_kv, Tensor ori_block_table, Tensor kv_overlay, Tensor cmp_kv, "
-    "Tensor cmp_block_table, Tensor cmp_sparse_indices, Tensor cmp_sparse_lens, Tensor attn_sink, "
-    "SymInt num_tokens, Tensor freqs_cos, Tensor freqs_sin"
-)
-_WEIGHTS = "Tensor wo_a, Tensor wo_b, Tensor wo_b_scale"
+
+def _schema(names: Iterable[str]) -> str:
+    """The buffers as the arguments of an operator."""
+    types = (("SymInt" if BUFFERS[name].dtype is int else "Tensor", name) for name in names)
+    return ", ".join(f"{kind} {name}" for kind, name in types)
+
+
+_O_PROJ = ("wo_a", "wo_b", "wo_b_scale")  # the weights behind the heads
+_HEADS = _schema(name for name in ARGUMENTS if name not in _O_PROJ)
+_WEIGHTS = _schema(_O_PROJ)
 _DTYPE = "ScalarType? out_dtype=None"
 _SCHEDULE = 'str schedule="decoupled"'
 _DEVICES = ("CPU", "CUDA", "PrivateUse1")  # an NPU is PrivateUse1
