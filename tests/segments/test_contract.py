@@ -15,7 +15,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 import dsv4_kernels
-from dsv4_kernels import ContractError
+from dsv4_kernels import ContractError, MissingDependency
 from dsv4_kernels.buffers import BUFFERS
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.inputs.prefill import make_inputs
@@ -169,15 +169,20 @@ def check(wrong: Wrong) -> None:
     arguments |= wrong.change(arguments)
     tensors = {k: v for k, v in arguments.items() if isinstance(v, torch.Tensor)}
     before = {k: v.clone() for k, v in tensors.items()}
-    with pytest.raises(ContractError) as caught:
+    said = ""
+    try:
         getattr(dsv4_kernels, wrong.op)(**arguments)
-    grammar = re.fullmatch(r"(\w+): `(\w+)` must be (.+), got (.+)", str(caught.value))
-    assert grammar, str(caught.value)
+    except ContractError as error:
+        said = str(error)
+    except (Launched, MissingDependency):  # past all checks; nothing runs on meta tensors
+        pass
+    grammar = re.fullmatch(r"(\w+): `(\w+)` must be (.+), got (.+)", said)
+    assert grammar, said
     op, argument, contract, actual = grammar.groups()
     assert op == wrong.op
-    assert argument in wrong.blamed, str(caught.value)
-    assert re.search(wrong.contract, contract), str(caught.value)
-    assert re.search(wrong.actual, actual), str(caught.value)
+    assert argument in wrong.blamed, said
+    assert re.search(wrong.contract, contract), said
+    assert re.search(wrong.actual, actual), said
     for name, tensor in tensors.items():
         if tensor.device.type == "cpu":
             same = torch.equal(_bytes(tensor), _bytes(before[name]))

@@ -95,14 +95,14 @@ MUTANTS = (
     ),
     mutant(
         "every block sees the first block's KV",
-        "kv_ptr + block * BLOCK_K * C",
-        "kv_ptr + t * NB * BLOCK_K * C",
+        "kv_ptr + tile.to(tl.int64) * BLOCK_K * C",
+        "kv_ptr + (u * NB).to(tl.int64) * BLOCK_K * C",
         killed_by="test_against_reference[64-2-8]",
     ),
     mutant(
         "the query of another token",
-        "t = (row // NB).to(tl.int64)",
-        "t = (row % N).to(tl.int64)",
+        "t = (u * X + x).to(tl.int64)",
+        "t = ((u + 1) % U * X + x).to(tl.int64)",
         killed_by="test_against_reference[64-2-8]",
     ),
     mutant(

@@ -101,18 +101,18 @@ MUTANTS = (
         "all pools together may have more rows than int32 counts",
         "contract.require(all_rows < 2**31",
         "contract.require(all_rows < 2**32",
-        killed_by="tests/segments/test_contract.py::test_wrong_value",
+        killed_by="tests/segments/test_contract.py::test_wrong_sizes",
     ),
     mutant(
         "three tokens may share",
         "X & (X - 1) == 0,",
         "X <= 8,",
-        killed_by="tests/segments/test_contract.py::test_wrong_value",
+        killed_by="tests/segments/test_contract.py::test_wrong_sizes",
     ),
     mutant(
         "KV of another number of tiles is taken",
         "known == tiles,",
         "known >= 0,",
-        killed_by="tests/segments/test_contract.py::test_wrong_value",
+        killed_by="tests/segments/test_contract.py::test_wrong_sizes",
     ),
 )
