@@ -69,11 +69,13 @@ def prefill_sparse_attn_heads(
     wave_tokens = contract.integer("wave_tokens", wave_tokens, 1)
     T = contract["T"]
     o_packed = contract.output("o_packed", None) if out is None else out
-    _check_output(contract, "o_packed", o_packed)
-    live_slots = contract.output("live_slots", live_slots).zero_()
+    _check_output(contract, "o_packed", o_packed, "out", arguments)
+    live_slots = contract.output("live_slots", live_slots)
+    _check_output(contract, "live_slots", live_slots, "live_slots", arguments | {"out": o_packed})
 
     live = arguments["num_tokens"] = contract["num_tokens"]
     end = min(-(-live // wave_tokens) * wave_tokens, T)
+    live_slots.zero_()
     o_packed[:, end:].zero_()
     for first in range(0, end, wave_tokens):
         last = min(first + wave_tokens, end)
@@ -131,7 +133,10 @@ def grouped_o_proj(
     contract.require(known, "out_dtype", "torch.bfloat16 or torch.float32", repr(out_dtype))
     if out is None:
         out = torch.empty((T, D), dtype=out_dtype, device=o_packed.device)
-    _check_output(contract, "attn_out", out)
+    given = dict(
+        o_packed=o_packed, wo_a=wo_a, wo_b=wo_b, wo_b_scale=wo_b_scale, live_slots=live_slots
+    )
+    _check_output(contract, "attn_out", out, "out", given)
 
     for first in range(0, T, wave_tokens):
         last = min(first + wave_tokens, T)
@@ -189,10 +194,21 @@ def check_o_proj(
     return contract
 
 
-def _check_output(contract: Contract, name: str, out: torch.Tensor) -> None:
-    contract.buffer(name, out, "out")
+def _check_output(
+    contract: Contract, name: str, out: torch.Tensor, argument: str, inputs: Mapping[str, Any]
+) -> None:
+    """An output that no wave overwrites what another still reads."""
+    contract.buffer(name, out, argument)
     leaf = out.requires_grad and out.is_leaf
-    contract.require(not leaf, "out", "a tensor that may be written", "a leaf that requires grad")
+    contract.require(
+        not leaf, argument, "a tensor that may be written", "a leaf that requires grad"
+    )
+    begin, end = out.data_ptr(), out.data_ptr() + out.nbytes
+    for other, tensor in inputs.items():
+        if isinstance(tensor, torch.Tensor) and tensor.nbytes:
+            first = tensor.data_ptr()
+            apart = end <= first or first + tensor.nbytes <= begin
+            contract.require(apart, argument, f"memory apart from `{other}`", "an overlap")
 
 
 def _run(nodes: Iterable[Node], buffers: Buffers) -> None:

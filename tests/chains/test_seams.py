@@ -105,3 +105,21 @@ def test_what_the_halves_refuse(device, seed):
             grouped_o_proj(o_packed, *weights, **wrong)
     with pytest.raises(ContractError, match="`out_dtype` must be torch"):
         prefill_sparse_attn(*inputs.args(), window=inputs.window, out_dtype=torch.float16)
+
+
+def test_an_output_over_an_argument_is_refused(device, seed):
+    """The waves behind would read what the first have written."""
+    inputs = make_inputs(SMALL, tokens=4, start=40, seed=seed).to(device)
+    heads, weights = inputs.args()[HEADS], inputs.args()[12:]
+    before = inputs.q.clone()
+    over = inputs.q.view(-1).view(2, 4, -1)  # [G, T, J]: the same elements
+    with pytest.raises(ContractError, match="`out` must be memory apart from `q`, got an overlap"):
+        prefill_sparse_attn_heads(*heads, groups=2, window=inputs.window, out=over)
+    lens = inputs.cmp_sparse_lens
+    with pytest.raises(ContractError, match="`live_slots` must be memory apart from `cmp_sparse_l"):
+        prefill_sparse_attn_heads(*heads, groups=2, window=inputs.window, live_slots=lens)
+    assert torch.equal(inputs.q, before)
+    o_packed, _ = prefill_sparse_attn_heads(*heads, groups=2, window=inputs.window)
+    out = o_packed.view(-1)[: 4 * SMALL.hidden].view(4, SMALL.hidden)
+    with pytest.raises(ContractError, match="`out` must be memory apart from `o_packed`"):
+        grouped_o_proj(o_packed, *weights, out=out)

@@ -46,6 +46,12 @@ MUTANTS = (
         killed_by="test_fp32_parts_round_to_the_whole",
     ),
     mutant(
+        "an output may lie over an argument",
+        "apart = end <= first or first + tensor.nbytes <= begin",
+        "apart = True",
+        killed_by="test_an_output_over_an_argument_is_refused",
+    ),
+    mutant(
         "heads need not fall into whole groups",
         "contract.require(H % G == 0",
         "contract.require(True",
