@@ -10,7 +10,8 @@ CONTRACT = "tests/segments/test_contract.py"
 
 # What the entry point hands on, each behind the line before it there.
 HANDED_ON = "        *arguments,\n        window=window,\n        wave_tokens=wave_tokens,\n"
-SCHEDULE = "        schedule=schedule,\n        sharers=sharers,\n        groups_per_launch=groups_per_launch,\n"
+SCHEDULE = "        schedule=schedule,\n        sharers=sharers,\n        groups_per_launch="
+SCHEDULE += "groups_per_launch,\n"
 REST = "        executor=executor,\n        tiles=tiles,\n        out_dtype=out_dtype,\n    )\n"
 
 MUTANTS = (
