@@ -108,6 +108,20 @@ def test_a_load_fills_whole_blocks_behind_a_row(mode, value):
     assert got == [5] * 3 + [value] * 5 + [9] * 8
 
 
+@pytest.mark.parametrize(("axes", "shape"), [("ar", (6, 1)), ("ra", (1, 8)), ("ara", (2, 1, 8))])
+def test_a_reduction_is_along_the_axis_that_its_name_says(axes, shape):
+    ub = Space("ub", np.zeros(512, np.uint8))
+    source = dense(ub, 0, (2, 3, 8) if axes == "ara" else (6, 8), "f32")
+    target = dense(ub, 256, shape, "f32")
+    values = np.arange(48, dtype=np.float32).reshape(source.shape)
+    source.put(values)
+    make, name = library(f"reduce_sum_{axes}_float")
+    (instruction,) = make(None, name, (source, target, 0.0))
+    assert isinstance(instruction, Work)
+    instruction.run()
+    assert (target.get() == values.sum(axes.index("r"), keepdims=True)).all()
+
+
 def test_every_row_of_an_operand_is_on_32_bytes():
     ub = Space("ub", np.zeros(4096, np.uint8))
     assert is_aligned(dense(ub, 64, (3, 8), "f32"))

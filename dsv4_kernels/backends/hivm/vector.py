@@ -208,7 +208,7 @@ def _select(site: Site, name: re.Match[str], operands: tuple[Any, ...]) -> list[
     return _vector(np.where, 3)(site, name, (condition, *typed, *operands[3:]))
 
 
-# -- reductions, along the last axis (r, ar) or the first (ra)
+# -- reductions, along the last axis (r, ar), the first (ra) or the middle one (ara)
 
 
 def _sum(x: Array, axis: int, keepdims: bool, dtype: Any) -> Array:
@@ -228,7 +228,7 @@ _REDUCE: dict[str, Callable[..., Any]] = {
 
 
 def _reduce(site: Site, name: re.Match[str], operands: tuple[Any, ...]) -> list[Instruction]:
-    reduce, axis = _REDUCE[name[1]], 0 if name[2] == "ra" else -1
+    reduce, axis = _REDUCE[name[1]], {"ra": 0, "ara": 1}.get(name[2], -1)
     typed = {"dtype": _TYPES[name[3]]} if name[1] in ("sum", "prod") else {}
     compute = lambda x: reduce(x, axis=axis, keepdims=True, **typed)  # noqa: E731
     return _vector(compute, 1)(site, name, operands)
@@ -338,7 +338,7 @@ FUNCTIONS: tuple[tuple[str, Library], ...] = (
     (rf"vsel_(vv)_1d_bool_{_T}", _select),
     (rf"vsel_(vs|sv|ss)_1d_{_T}", _select),
     (
-        rf"(?:enablevcg?_)?reduce_(max|min|sum|prod|andi|ori|xori)_(r|ar|ra)_{_T}",
+        rf"(?:enablevcg?_)?reduce_(max|min|sum|prod|andi|ori|xori)_(r|ar|ra|ara)_{_T}",
         _reduce,
     ),
     (rf"vcast_{_T}_to_{_T}_[12]d_with_mode", _cast),
