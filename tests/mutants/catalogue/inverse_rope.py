@@ -110,4 +110,10 @@ MUTANTS = (
         "tl.load(live_slots_ptr + t) > 1",
         killed_by="test_one_live_slot_is_enough",
     ),
+    mutant(
+        "rows of half a block are taken",
+        "MIN_ROPE_DIM = 2 * 32 // 4",
+        "MIN_ROPE_DIM = 32 // 4",
+        killed_by="tests/segments/test_contract.py::test_wrong_sizes",
+    ),
 )
