@@ -29,9 +29,10 @@ def node(
         name: torch.empty(extent, dtype=BUFFERS[name].dtype, device="meta")  # type: ignore[arg-type]
         for name, extent in shapes(segment.reads + segment.writes + segment.updates, sizes).items()
     }
-    weight = segment.cost(tensors).bytes
+    cost = segment.cost(tensors)
+    weight, flop = cost.bytes, cost.bf16_flop + cost.int8_flop
     if groups is not None:
-        weight = weight * len(groups) // sizes["G"]
+        weight, flop = (total * len(groups) // sizes["G"] for total in (weight, flop))
     return Node(
         segment.name,
         lane or LANES[segment.core],
@@ -40,6 +41,7 @@ def node(
         segment.updates,
         parts=() if groups is None else (("groups", groups),),
         weight=weight,
+        flop=flop,
         work=segment,
     )
 

@@ -11,35 +11,45 @@ from dataclasses import dataclass, replace
 
 from dsv4_kernels.chains.prefill import SCHEDULES, WAVE_TOKENS, wave_nodes
 from dsv4_kernels.commands.terminal import Sheet
-from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.dims import LAYER_RATIOS, PRESETS
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.launcher.lanes import synchronise
 from dsv4_kernels.launcher.order import in_order_of_issue
 from dsv4_kernels.launcher.overlap import critical_path, overlaps
 
+START = 4000  # position of the chunk, as the demo's
+RUNS = (  # layer, tokens, waves in flight, groups a launch
+    *(("CSA", tokens, flight, groups) for tokens, flight in ((128, 1), (1024, 1), (1024, 2))
+      for groups in (4, 8)),
+    ("SWA", 1024, 2, 4),
+    ("HCA", 1024, 2, 4),
+)  # fmt: skip
 VECTOR_LANES = ("vector", "gather")  # both keep the vector cores busy
 
 
 @dataclass(frozen=True)
 class Shares:
     """Of a run: the share of the vector lanes' bytes that may run beside the cube lane, of the cube
-    lane's bytes beside any other lane, and of all bytes that lie on the heaviest path; launches and
-    calls of events."""
+    lane's bytes and of all FLOP beside any other lane, and of all bytes that lie on the heaviest
+    path; launches and calls of events."""
 
     vector: float
     cube: float
+    flop: float
     path: float
     launches: int
     events: int
 
 
 def run_nodes(
-    preset: str, schedule: str, tokens: int, groups_per_launch: int, in_flight: int
+    preset: str, layer: str, schedule: str, tokens: int, groups_per_launch: int, in_flight: int
 ) -> tuple[Node, ...]:
-    """The launches of a CSA chunk in their order of issue, waves of 128 tokens."""
+    """The launches of a chunk from position START in their order of issue, waves of 128 tokens."""
+    dims = PRESETS[preset]
     wave = wave_nodes(
-        PRESETS[preset],
+        dims,
         min(tokens, WAVE_TOKENS),
+        dims.window + _slots(layer, tokens, dims.index_topk),
         schedule=schedule,
         groups_per_launch=groups_per_launch,
     )
@@ -52,9 +62,17 @@ def run_nodes(
     )
 
 
+def _slots(layer: str, tokens: int, topk: int) -> int:
+    """Compressed slots that a token may attend to; CSA's indexer picks `topk` of them."""
+    ratio = LAYER_RATIOS[layer]
+    seen = (START + tokens) // ratio if ratio else 0
+    return topk if layer == "CSA" else seen
+
+
 def shares(nodes: tuple[Node, ...]) -> Shares:
     """Counted on nodes in their order of issue."""
     found = overlaps(nodes)
+    by_flop = overlaps(tuple(replace(node, weight=node.flop) for node in nodes)).values()
     vector = [found[lane] for lane in VECTOR_LANES if lane in found]
     beside_cube = sum(lane.beside.get("cube", 0) for lane in vector)
     total = sum(node.weight for node in nodes)
@@ -62,6 +80,8 @@ def shares(nodes: tuple[Node, ...]) -> Shares:
     return Shares(
         vector=beside_cube / sum(lane.bytes for lane in vector),
         cube=found["cube"].share(),
+        flop=sum(lane.beside.get("any", 0) for lane in by_flop)
+        / sum(lane.bytes for lane in by_flop),
         path=sum(nodes[place].weight for place in critical_path(nodes)) / total,
         launches=len(nodes),
         events=sum(len(s.waits) + s.records for s in steps.steps) + len(steps.joins) + 1,
@@ -69,31 +89,34 @@ def shares(nodes: tuple[Node, ...]) -> Shares:
 
 
 def overlap_sheet() -> Sheet:
-    """FLASH and PRO; one wave, eight with one workspace, eight with two in flight.
+    """FLASH and PRO, CSA: one wave, eight with one workspace, eight with two in flight; and the
+    default of the other kinds of layer.
 
-    groups: of a launch. vector, cube, path: as `Shares`, in percent. calls: launches + events.
+    groups: of a launch. vector, cube, flop, path: as `Shares`, in percent. calls: launches and
+    events.
     """
-    headings = ("preset", "waves", "schedule", "groups", "vector", "cube", "path", "calls")
+    headings = ("layer", "waves", "schedule", "groups", "vector", "cube", "flop", "path", "calls")
     return Sheet(
         "what may run at a time, % of bytes; counted, not measured",
         headings,
         [*_rows()],
-        words=("preset", "waves", "schedule"),
+        words=("layer", "waves", "schedule"),
     )
 
 
 def _rows() -> Iterator[list[str]]:
     for preset in PRESETS:
-        for tokens, in_flight in ((128, 1), (1024, 1), (1024, 2)):
+        for layer, tokens, in_flight, groups in RUNS:
             for schedule in SCHEDULES:
-                for groups in (4, 8):
-                    nodes = run_nodes(preset, schedule, tokens, groups, in_flight)
-                    found = shares(nodes)
-                    yield [
-                        preset,
-                        str(-(-tokens // WAVE_TOKENS)) + (f", {in_flight}" if tokens > 128 else ""),
-                        schedule,
-                        str(groups),
-                        *(f"{100 * share:.0f}" for share in (found.vector, found.cube, found.path)),
-                        f"{found.launches} + {found.events}",
-                    ]
+                found = shares(run_nodes(preset, layer, schedule, tokens, groups, in_flight))
+                yield [
+                    f"{preset} {layer}",
+                    str(-(-tokens // WAVE_TOKENS)) + (f", {in_flight}" if tokens > 128 else ""),
+                    schedule,
+                    str(groups),
+                    *(
+                        f"{100 * share:.0f}"
+                        for share in (found.vector, found.cube, found.flop, found.path)
+                    ),
+                    f"{found.launches}+{found.events}",
+                ]

@@ -10,11 +10,12 @@ from dsv4_kernels.dims import PRESETS
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_chunks_weigh_together_what_the_segment_does(preset, schedule):
-    def weights(groups_per_launch: int) -> dict[str, int]:
-        found: dict[str, int] = {}
+    def weights(groups_per_launch: int) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
         options = dict(schedule=schedule, groups_per_launch=groups_per_launch)
         for node in wave_nodes(PRESETS[preset], 128, **options):
-            found[node.name] = found.get(node.name, 0) + node.weight
+            moved, flop = found.get(node.name, (0, 0))
+            found[node.name] = moved + node.weight, flop + node.flop
         return found
 
     assert weights(2) == weights(16)

@@ -9,7 +9,8 @@ import torch
 
 from dsv4_kernels import device as devices
 from dsv4_kernels.chains.prefill import SCHEDULES, wave_nodes
-from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.commands.overlap import run_nodes, shares
+from dsv4_kernels.dims import LAYER_RATIOS, PRESETS
 from dsv4_kernels.launcher import executors
 from dsv4_kernels.launcher.executors import OnStreams
 from dsv4_kernels.launcher.graph import Node, edges
@@ -226,6 +227,21 @@ def test_most_vector_work_may_run_beside_cube_work():
 
     assert beside("decoupled") >= 0.6
     assert beside("decoupled") > beside("row_barrier")
+
+
+@pytest.mark.parametrize("layer", LAYER_RATIOS)
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_same_of_every_kind_of_layer(preset, layer):
+    """As the table of `graph --overlap` counts it."""
+    run = shares(run_nodes(preset, layer, "decoupled", 1024, 4, 2))
+    assert run.vector >= 0.6
+    assert run.flop >= 0.6
+
+
+def test_flop_weigh_by_themselves():
+    """Of 3 + 5 FLOP those of the first node lie beside another lane's."""
+    nodes = (read("b", flop=3), write("a", weight=1), read("a", flop=5))
+    assert shares(nodes).flop == 3 / 8
 
 
 def test_nothing_runs_beside_anything_where_all_is_one_chain():

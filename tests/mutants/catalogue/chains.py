@@ -46,8 +46,8 @@ MUTANTS = (
     ),
     node(
         "a launch of some groups weighs as much as one of all",
-        'weight = weight * len(groups) // sizes["G"]',
-        "pass",
+        '(total * len(groups) // sizes["G"] for total in (weight, flop))',
+        "(total for total in (weight, flop))",
         killed_by="tests/chains/test_nodes.py::test_chunks_weigh_together_what_the_segment_does",
     ),
     buffers(
