@@ -55,6 +55,7 @@ __all__ = [
     "ContractError",
     "MissingDependency",
     "PrefillSparseAttn",
+    "SparseAttn",
     "dequant_sum",
     "gather_kv",
     "group_quant",
@@ -69,9 +70,14 @@ __all__ = [
     "qk_softmax_pv",
     "resolve_slots",
     "row_quant",
+    "sparse_attn",
+    "token_map",
 ]
 
 _MODULES = {
+    "SparseAttn": "chains.batch",
+    "sparse_attn": "chains.batch",
+    "token_map": "segments.requests",
     "prefill_sparse_attn": "chains.prefill",
     "PrefillSparseAttn": "chains.prefill",
     "prefill_sparse_attn_heads": "chains.seams",

@@ -9,6 +9,7 @@ U tiles of X tokens that share their KV.
     call       differs by chunk             wave     made by one segment for another, re-used
     cache      grows from chunk to chunk    output   what is returned
     weights    bound once by layer                     chunk    likewise, a row for every token
+    batch      of a server's requests, `sparse_attn`'s own arguments
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any, Literal
 
 import torch
 
-Lifetime = Literal["call", "cache", "weights", "wave", "chunk", "output"]
+Lifetime = Literal["call", "cache", "weights", "batch", "wave", "chunk", "output"]
 Axis = Literal["tokens", "groups"]
 Buffers = dict[str, Any]  # tensors and sizes, by name
 
@@ -66,12 +67,23 @@ def _table() -> Iterator[Buffer]:
     yield Buffer("cmp_sparse_lens", "N", int32, "call", "usable prefix of a row of indices")
     yield Buffer("attn_sink", "H", fp32, "weights", "logit in the softmax's denominator only")
     yield Buffer("num_tokens", "", int, "call", "live tokens, 0..T; later output rows are zeros")
-    yield Buffer("freqs_cos", "N P", bf16, "call", "RoPE table; its first P/2 columns are used")
-    yield Buffer("freqs_sin", "N P", bf16, "call", "likewise")
+    yield Buffer(
+        "freqs_cos", "N P", bf16, "call", "RoPE table; its first P/2 columns are used", wider=fp32
+    )
+    yield Buffer("freqs_sin", "N P", bf16, "call", "likewise", wider=fp32)
     yield Buffer("wo_a", "G R J", bf16, "weights", "first output projection")
     yield Buffer("wo_b", "D G*R", int8, "weights", "second output projection")
     yield Buffer("wo_b_scale", "D", fp32, "weights", "scale of wo_b per output channel")
 
+    # What sparse_attn takes instead of ring, overlay and raw slots: S requests.
+    yield Buffer("query_start_loc", "S1", int32, "batch", "first token of a request; S1 = S + 1")
+    yield Buffer("seq_lens", "S", int32, "batch", "KV length of a request, this step included")
+    yield Buffer("ori_tables", "ori_table_size", int32, "batch", "page tables, rows at a stride")
+    yield Buffer("cmp_tables", "cmp_table_size", int32, "batch", "likewise, of cmp_kv")
+    yield Buffer("cmp_indices", "N I", int32, "batch", "compressed slots of the token's request")
+
+    yield Buffer("request", "N", int32, "chunk", "a token's request, -1 where it is dead")
+    yield Buffer("position", "N", int32, "chunk", "a token's position in it, -1 where it is dead")
     yield Buffer("rows", "U KP", int32, "wave", "row of all pools per column, -1 where dead")
     yield Buffer("runs", "U KR", int32, "wave", "how each 16 columns split into runs of rows")
     yield Buffer("bias", "N KP", fp32, "wave", "0 for a live column, NEG for a dead one")

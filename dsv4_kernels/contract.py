@@ -79,8 +79,14 @@ class Contract:
             dtype = buffer.wider
         return self.tensor(argument or name, value, self._own(buffer.shape), dtype)
 
-    def tensor(self, argument: str, value: Any, shape: str, dtype: torch.dtype) -> torch.Tensor:
-        """A contiguous tensor of `shape` and `dtype` on the device of the tensors before it."""
+    def tensor(
+        self, argument: str, value: Any, shape: str, dtype: torch.dtype, *, apart: bool = False
+    ) -> torch.Tensor:
+        """A contiguous tensor of `shape` and `dtype` on the device of the tensors before it.
+
+        apart: what lies along the first axis may have other memory between it, as pages of a pool
+        and rows of a wider table do.
+        """
         dims, before = _factors(shape), dict(self.sizes)
         if not isinstance(value, torch.Tensor):
             self.require(False, argument, _words(dims, before, dtype), type(value).__name__)
@@ -90,9 +96,10 @@ class Contract:
             self.require(False, argument, _words(dims, before, dtype), actual)
         if odd := _odd_memory(value):
             self.require(False, argument, f"{_words(dims, before, dtype)} in plain memory", odd)
-        if not value.is_contiguous():
-            strides = f"strides {list(value.stride())}"
-            self.require(False, argument, f"{_words(dims, before, dtype)}, contiguous", strides)
+        if not (_contiguous_parts(value) if apart else value.is_contiguous()):
+            strides, how = f"strides {list(value.stride())}", "contiguous"
+            how += " along all but the first axis" if apart else ""
+            self.require(False, argument, f"{_words(dims, before, dtype)}, {how}", strides)
         if self._device is None:
             self._device = (argument, value.device)
         first, device = self._device
@@ -133,6 +140,14 @@ class Contract:
             self.sizes[dim[0]] = size
             return True
         return _size(dim, self.sizes) == size
+
+
+def _contiguous_parts(tensor: torch.Tensor) -> bool:
+    """Whether every tensor[i] is contiguous, and none reaches into the next."""
+    if tensor.numel() == 0:
+        return True
+    part = tensor[0]
+    return part.is_contiguous() and (len(tensor) == 1 or tensor.stride(0) >= part.numel())
 
 
 def _odd_memory(tensor: torch.Tensor) -> str | None:

@@ -15,6 +15,7 @@ import pytest
 import dsv4_kernels
 from dsv4_kernels.buffers import ARGUMENTS, BUFFERS
 from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP
 from mutants.catalogue import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +37,7 @@ LAYERS = (
 LATE = {("device", "backends"), ("__init__", "segments")}
 WITHOUT_TRITON = ("launcher", "tp", "buffers", "dims", "contract", "inputs", "weights")
 NO_SEGMENT = {"segment", "tiles", "tasks", "slots", "cost"}  # what segments share
+NO_SEGMENT |= {"requests"}  # the resolvers of a batch: prefill's gates know their own only
 
 
 def rooms() -> list[str]:
@@ -224,5 +226,6 @@ def test_no_segment_is_known_by_name_outside_of_its_files(name):
 
 
 def test_every_buffer_is_someone_s():
-    taken = {b for s in SEGMENTS.values() for b in (*s.reads, *s.writes, *s.updates, *s.numbers)}
+    segments = (*SEGMENTS.values(), TOKEN_MAP, RESOLVE_REQUESTS)
+    taken = {b for s in segments for b in (*s.reads, *s.writes, *s.updates, *s.numbers)}
     assert {*BUFFERS} <= taken | {*ARGUMENTS}

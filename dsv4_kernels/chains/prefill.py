@@ -8,12 +8,12 @@ captured.replay()                                         # on what these tensor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
-from dsv4_kernels.buffers import ARGUMENTS, BUFFERS, WEIGHTS, Buffers
+from dsv4_kernels.buffers import ARGUMENTS, BUFFERS, PER_TOKEN, WEIGHTS, Buffers
 from dsv4_kernels.chains import attention as attention_forms
 from dsv4_kernels.chains import projection as projection_forms
 from dsv4_kernels.contract import Contract
@@ -57,6 +57,7 @@ class PrefillChain:
         "T": "q", "H": "q", "C": "q", "P": "freqs_cos", "G": "wo_a", "R": "wo_a", "D": "wo_b",
     }  # fmt: skip
     shrinking: Mapping[str, str] = {"K": "cmp_sparse_indices"}
+    per_token: Sequence[str] = PER_TOKEN
 
     def __init__(
         self,
@@ -93,6 +94,13 @@ class PrefillChain:
             contract, num_tokens=arguments["num_tokens"], window=self._window, first_token=0
         )
         check_sharers(contract, self._sharers)
+        self._check_heads(contract, "freqs_cos")
+        contract.sizes["NB"] = contract["KP"] // BLOCK_COLUMNS
+        return contract
+
+    @staticmethod
+    def _check_heads(contract: Contract, rope: str) -> None:
+        """Heads, groups and the rope dimension, which the argument of this name has."""
         H, C, G, J, P, R = (contract[letter] for letter in ("H", "C", "G", "J", "P", "R"))
         contract.require(H >= 1, "q", "[T, H, C] with H >= 1", "H = 0")
         contract.power_of_two("C", "q", low=16)
@@ -102,13 +110,11 @@ class PrefillChain:
             f"[G, R, J=(H/G)*C] with G a divisor of H={H}, C={C}",
             f"G = {G}, J = {J}",
         )
-        contract.power_of_two("P", "freqs_cos", low=MIN_ROPE_DIM)
-        contract.require(P <= C, "freqs_cos", f"[T, P] with P <= C={C}", f"P = {P}")
+        contract.power_of_two("P", rope, low=MIN_ROPE_DIM)
+        contract.require(P <= C, rope, f"[T, P] with P <= C={C}", f"P = {P}")
         contract.require(
             1 <= R <= MAX_RANK, "wo_a", f"[G, R, J] with R in 1..{MAX_RANK}", f"R = {R}"
         )
-        contract.sizes["NB"] = contract["KP"] // BLOCK_COLUMNS
-        return contract
 
     def nodes(self, sizes: Mapping[str, int]) -> tuple[Node, ...]:
         """Those of one wave: attention, then the projection."""

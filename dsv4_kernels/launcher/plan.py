@@ -10,14 +10,14 @@ wave run beside the last of the one before, in a workspace of their own.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 
 from dsv4_kernels import device as devices
-from dsv4_kernels.buffers import BUFFERS, PER_TOKEN, Buffers, Lifetime, shapes
+from dsv4_kernels.buffers import BUFFERS, Buffers, Lifetime, shapes
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.launcher import executors
 from dsv4_kernels.launcher.binding import Binding, Signature, views
@@ -38,9 +38,11 @@ class Chain(Protocol):
 
     fixed: the letters whose sizes a plan does not change, and an argument that has each. shrinking:
     likewise of those that may be smaller than the plan's, since the workspace holds them.
+    per_token: the arguments that have a row for each token.
     """
 
     op: str
+    per_token: Sequence[str]
     fixed: Mapping[str, str]
     shrinking: Mapping[str, str]
 
@@ -183,8 +185,9 @@ class Plan:
                 buffers.update(self._chunk)
                 buffers["attn_out"] = attn_out
             else:
+                per_token = self._chain.per_token
                 buffers.update(self._of_chunk(first, last))
-                buffers.update((name, arguments[name][first:last]) for name in PER_TOKEN)
+                buffers.update((name, arguments[name][first:last]) for name in per_token)
                 buffers["attn_out"] = attn_out[first:last]
             waves.append(buffers)
         return waves
@@ -293,7 +296,7 @@ class Plan:
         ]
         works: dict[int, list[Callable[[Buffers], None]]] = {}
         for N in lengths:
-            rows = {name: arguments[name][:N] for name in PER_TOKEN}
+            rows = {name: arguments[name][:N] for name in self._chain.per_token}
             rows |= self._of_chunk(0, N)
             buffers = arguments | workspace[0][N] | rows | {"first_token": 0, "num_tokens": 0}
             with devices.on(arguments["q"]):

@@ -10,8 +10,9 @@ two are not.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -53,8 +54,8 @@ class InverseRopeTiles(Tiles):
 def _inverse_rope_kernel(
     o_rope_ptr,  # [N, H, P] fp32
     live_slots_ptr,  # [N] int32
-    freqs_cos_ptr,  # [N, P] bf16
-    freqs_sin_ptr,  # [N, P] bf16
+    freqs_cos_ptr,  # [N, P] bf16 or fp32
+    freqs_sin_ptr,  # [N, P] bf16 or fp32
     o_packed_ptr,  # [G, N, J] bf16
     N,
     first_group,
@@ -64,6 +65,7 @@ def _inverse_rope_kernel(
     C: tl.constexpr,
     P: tl.constexpr,
     BLOCK_H: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
 ):
     HG: tl.constexpr = H // G
     HEAD_TILES: tl.constexpr = (HG + BLOCK_H - 1) // BLOCK_H
@@ -75,8 +77,13 @@ def _inverse_rope_kernel(
 
         rows_ptr = o_rope_ptr + (t * H + g * HG) * P + h_local[:, None] * P
         x = tl.load(rows_ptr + p[None, :], mask=in_group, other=0.0)
-        cos = tl.load(freqs_cos_ptr + t * P + pair).to(tl.float32)[None, :]
-        sin = tl.load(freqs_sin_ptr + t * P + pair).to(tl.float32)[None, :]
+        if INTERLEAVED:
+            cos, _ = tl.split(tl.reshape(tl.load(freqs_cos_ptr + t * P + p), (P // 2, 2)))
+            sin, _ = tl.split(tl.reshape(tl.load(freqs_sin_ptr + t * P + p), (P // 2, 2)))
+            cos, sin = cos.to(tl.float32)[None, :], sin.to(tl.float32)[None, :]
+        else:
+            cos = tl.load(freqs_cos_ptr + t * P + pair).to(tl.float32)[None, :]
+            sin = tl.load(freqs_sin_ptr + t * P + pair).to(tl.float32)[None, :]
         even, odd = tl.split(tl.reshape(x, (BLOCK_H, P // 2, 2)))
         y = tl.interleave(even * cos + odd * sin, odd * cos - even * sin)
         alive = tl.load(live_slots_ptr + t) > 0
@@ -98,7 +105,9 @@ def _check(contract: Contract) -> None:
     )
 
 
-def _launch(contract: Contract, target: Target, tiles: InverseRopeTiles) -> Launch:
+def _launch(
+    contract: Contract, target: Target, tiles: InverseRopeTiles, interleaved: bool = False
+) -> Launch:
     N, H, P, G, J = (contract[letter] for letter in ("N", "H", "P", "G", "J"))
     return Launch(
         _inverse_rope_kernel,
@@ -106,7 +115,8 @@ def _launch(contract: Contract, target: Target, tiles: InverseRopeTiles) -> Laun
         ("o_rope", "live_slots", "freqs_cos", "freqs_sin", "o_packed", N,
          contract.groups.start, len(contract.groups)),
         dict(
-            H=H, G=G, C=J // (H // G), P=P, BLOCK_H=tiles.block_h, **tiles.options(target)
+            H=H, G=G, C=J // (H // G), P=P, BLOCK_H=tiles.block_h, INTERLEAVED=interleaved,
+            **tiles.options(target),
         ),
     )  # fmt: skip
 
@@ -117,6 +127,9 @@ SEGMENT = Segment(
     by_groups=True, check=_check, launch=_launch,
     cost=moved_of_heads("rope"),
 )  # fmt: skip
+
+# Of tables that servers hold: c0, c0, c1, c1, .. where the first half of a row is c0, c1, ..
+INTERLEAVED = replace(SEGMENT, launch=functools.partial(_launch, interleaved=True))
 
 
 def inverse_rope(

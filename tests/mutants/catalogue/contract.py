@@ -9,7 +9,7 @@ mutant = partial(Mutant, file="dsv4_kernels/contract.py", tests="tests/segments/
 MUTANTS = (
     mutant(
         "any strides will do",
-        "if not value.is_contiguous():",
+        "if not (_contiguous_parts(value) if apart else value.is_contiguous()):",
         "if value.is_sparse:",
         killed_by="test_wrong_tensor",
     ),

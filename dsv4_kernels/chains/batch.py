@@ -1,0 +1,439 @@
+"""`sparse_attn`, a server's batch of prefill, decode and mixed requests, and its plan.
+
+plan = SparseAttn(q, ..., wo_b_scale, compress_ratio=4)  # checks, allocates, binds weights
+attn_out = plan.run(q, ..., wo_b_scale)                  # arguments of the same sizes
+captured = plan.capture(q, ..., wo_b_scale)              # replays on another batch of its capacity
+
+Beside `prefill_sparse_attn` only the resolver differs: the rows that it finds go through the same
+segments. Pools are taken as rows: a page is page_rows of them apart from the next, so that one
+numbering serves any page size and any stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from dsv4_kernels.buffers import WEIGHTS, Buffers
+from dsv4_kernels.chains.node import node
+from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, WAVE_TOKENS, PrefillChain
+from dsv4_kernels.contract import Contract
+from dsv4_kernels.device.untraced import untraced
+from dsv4_kernels.launcher.executors import Executor
+from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.launcher.plan import Captured, Plan
+from dsv4_kernels.segments.inverse_rope import INTERLEAVED
+from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, POOL_GAP, page_shift
+from dsv4_kernels.segments.tiles import Tiles
+
+_OP = "sparse_attn"
+
+# In the order of the signature.
+ARGUMENTS = (
+    "q", "ori_kv", "ori_block_table", "cmp_kv", "cmp_block_table", "cmp_indices",
+    "query_start_loc", "seq_lens", "attn_sink", "rope_cos", "rope_sin", "wo_a", "wo_b",
+    "wo_b_scale",
+)  # fmt: skip
+
+ROPE_LAYOUTS = ("interleaved", "half")
+
+
+@dataclass(frozen=True)
+class _Fixed:
+    """What a plan is made for beside sizes; compiled into the resolver, but for the columns."""
+
+    compress_ratio: int
+    window: int
+    ori_page_size: int
+    cmp_page_size: int
+    listed: bool
+    cmp_columns: int
+
+
+class _BatchChain(PrefillChain):
+    """The chain of one batch: another resolver, and all counts on the device."""
+
+    op = _OP
+    fixed: Mapping[str, str] = {
+        "T": "q", "H": "q", "C": "q", "P": "rope_cos", "G": "wo_a", "R": "wo_a", "D": "wo_b",
+        "I": "cmp_indices",
+    }  # fmt: skip
+    shrinking: Mapping[str, str] = {}
+
+    def __init__(
+        self,
+        fixed: _Fixed,
+        *,
+        softmax_scale: float | None,
+        rope_layout: str,
+        mapped: bool,
+        **options: Any,
+    ) -> None:
+        super().__init__(window=fixed.window, **options)
+        self._fixed, self._softmax_scale, self._mapped = fixed, softmax_scale, mapped
+        # The forms of attention ask for these by their names.
+        self._segments["resolve_slots"] = RESOLVE_REQUESTS
+        if rope_layout == "interleaved":
+            chosen = self._segments["inverse_rope"].chosen
+            self._segments["inverse_rope"] = INTERLEAVED.with_tiles(chosen)
+        own = ("request", "position") if mapped else ()
+        self.per_token: Sequence[str] = ("q", "cmp_indices", "freqs_cos", "freqs_sin", *own)
+
+    def check(self, arguments: Buffers) -> Contract:
+        """Of arguments as `_as_rows` makes them."""
+        contract = Contract(self.op, rows="T")
+        for name in ("q", "attn_sink", "wo_a", "wo_b", "wo_b_scale"):
+            contract.buffer(name, arguments[name])
+        for name in ("freqs_cos", "freqs_sin"):
+            contract.buffer(name, arguments[name], name.replace("freqs", "rope"))
+        for name in ("query_start_loc", "seq_lens", "cmp_indices", "ori_tables", "cmp_tables"):
+            contract.buffer(name, arguments[name])
+        if self._mapped:
+            for name in ("request", "position"):
+                contract.buffer(name, arguments[name], "token_map")
+        self._check_heads(contract, "rope_cos")
+        S, starts = contract["S"], contract["S1"]
+        contract.require(starts == S + 1, "query_start_loc", f"[S+1={S + 1}] int32", f"[{starts}]")
+        columns = self._fixed.window + self._fixed.cmp_columns
+        KP = -(-columns // BLOCK_COLUMNS) * BLOCK_COLUMNS
+        rows = {pool: arguments[f"{pool}_kv"].shape[0] for pool in ("ori", "cmp")}
+        total = sum(rows.values()) + 1 + 2 * POOL_GAP
+        contract.require(total < 2**31, "ori_kv", "< 2**31 rows with cmp_kv", f"{total} rows")
+        contract.sizes |= dict(
+            KP=KP, KR=KP // 16, NB=KP // BLOCK_COLUMNS, B=1, ori_pages=rows["ori"],
+            cmp_pages=rows["cmp"], num_tokens=contract["T"],
+        )  # fmt: skip
+        return contract
+
+    def attention(self, sizes: Mapping[str, int]) -> tuple[Node, ...]:
+        """With a token map of its own where the caller brings none."""
+        first = () if self._mapped else (node(TOKEN_MAP, sizes, lane="gather"),)
+        return first + super().attention(sizes)
+
+    def numbers(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        return dict(
+            vars(self._fixed), groups=sizes["G"], rope_dim=sizes["P"], sharers=1, tokens=None,
+            softmax_scale=self._softmax_scale,
+        )  # fmt: skip
+
+
+class SparseAttn:
+    """`sparse_attn` for one set of shapes, with a workspace and an output of its own.
+
+    Args:
+        *args, **kwargs: the arguments of `sparse_attn` that have no default, in its order or by
+            name. Of the weights the plan keeps the tensors, of the others only shapes, dtypes and
+            device count.
+        compress_ratio, window, softmax_scale, max_seq_len, rope_layout, token_map, out_dtype: as
+            there; of token_map only whether there is one.
+        wave_tokens, waves_in_flight, schedule, groups_per_launch, executor, tiles: as
+            `PrefillSparseAttn` takes them.
+
+    Raises ContractError.
+    """
+
+    @untraced
+    def __init__(
+        self,
+        *args: Any,
+        compress_ratio: int,
+        window: int = 128,
+        softmax_scale: float | None = None,
+        max_seq_len: int | None = None,
+        rope_layout: str = "interleaved",
+        token_map: tuple[torch.Tensor, torch.Tensor] | None = None,
+        out_dtype: torch.dtype = torch.bfloat16,
+        wave_tokens: int = WAVE_TOKENS,
+        waves_in_flight: int | None = None,
+        schedule: str = "decoupled",
+        groups_per_launch: int = GROUPS_PER_LAUNCH,
+        executor: Executor | None = None,
+        tiles: Mapping[str, Tiles] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        named = _named(args, kwargs, {})
+        contract = Contract(_OP, rows="T")
+        contract.one_of("rope_layout", rope_layout, ROPE_LAYOUTS)
+        # Positions are below 2**31, and a slot's number is one of them.
+        ratio = contract.integer("compress_ratio", compress_ratio, 0, 2**30)
+        window = contract.integer("window", window, 1, 2**30 - 1)
+        if max_seq_len is not None:
+            max_seq_len = contract.integer("max_seq_len", max_seq_len, 0, 2**31 - 1)
+        arguments, fixed = _as_rows(named, token_map, ratio, window, max_seq_len)
+        self._mapped = token_map is not None
+        self._max_seq_len, self._fixed = max_seq_len, fixed
+        chain = _BatchChain(
+            fixed, softmax_scale=softmax_scale, rope_layout=rope_layout, mapped=self._mapped,
+            schedule=schedule, groups_per_launch=groups_per_launch, tiles=tiles,
+        )  # fmt: skip
+        self._plan = Plan(
+            chain, arguments, wave_tokens=wave_tokens, waves_in_flight=waves_in_flight,
+            executor=executor, out_dtype=out_dtype,
+        )  # fmt: skip
+        self._weights = {name: named[name] for name in WEIGHTS}
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes of one wave."""
+        return self._plan.nodes
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Memory that the plan holds between runs, its output left out."""
+        return self._plan.workspace_bytes
+
+    @untraced
+    def run(
+        self,
+        *args: Any,
+        token_map: tuple[torch.Tensor, torch.Tensor] | None = None,
+        out: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Run the chain on the current stream, without synchronising.
+
+        Args:
+            *args, **kwargs, token_map: as for the plan. Pools and tables may be of other sizes than
+                the plan's, with its page sizes; weights that are not given are the plan's.
+            out: output, [T, D] bf16 or fp32; by default the plan's own, which its next run
+                overwrites.
+
+        Returns attn_out [T, D]. Raises ContractError before anything is launched or written.
+        """
+        return self._plan.run(self._rows_of(args, kwargs, token_map), out)
+
+    @untraced
+    def capture(
+        self,
+        *args: Any,
+        token_map: tuple[torch.Tensor, torch.Tensor] | None = None,
+        out: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Captured:
+        """Record a run as a graph, whose replays cost the host one launch.
+
+        The graph keeps the addresses of the tensors and no count: update them in place, to another
+        batch of the capacity. Raises ContractError: as `run`, or the device has no graphs (a CPU).
+        """
+        return self._plan.capture(self._rows_of(args, kwargs, token_map), out)
+
+    def _rows_of(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        token_map: tuple[torch.Tensor, torch.Tensor] | None,
+    ) -> Buffers:
+        known = self._fixed
+        contract = Contract(_OP, rows="T")
+        contract.require(
+            (token_map is not None) == self._mapped, "token_map", "given as for the plan",
+            type(token_map).__name__,
+        )  # fmt: skip
+        arguments, fixed = _as_rows(
+            _named(args, kwargs, self._weights), token_map, known.compress_ratio, known.window,
+            self._max_seq_len,
+        )  # fmt: skip
+        for name, argument in (
+            ("ori_page_size", "ori_kv"), ("cmp_page_size", "cmp_kv"), ("listed", "cmp_indices"),
+        ):  # fmt: skip
+            own, given = getattr(known, name), getattr(fixed, name)
+            contract.require(own == given, argument, f"as for the plan, {name}={own}", given)
+        contract.require(
+            fixed.cmp_columns <= known.cmp_columns, "cmp_block_table",
+            f"of at most the plan's {known.cmp_columns} columns of slots", fixed.cmp_columns,
+        )  # fmt: skip
+        return arguments
+
+
+@untraced
+def sparse_attn(
+    q: torch.Tensor,  # [T, H, C] bf16
+    ori_kv: torch.Tensor,  # [pages, B1, C] or [pages, B1, 1, C] bf16
+    ori_block_table: torch.Tensor,  # [S, n1] int32
+    cmp_kv: torch.Tensor | None,  # [pages, B2, C] or [pages, B2, 1, C] bf16
+    cmp_block_table: torch.Tensor | None,  # [S, n2] int32
+    cmp_indices: torch.Tensor | None,  # [T, K] or [T, 1, K] int32
+    query_start_loc: torch.Tensor,  # [S + 1] int32
+    seq_lens: torch.Tensor,  # [S] int32
+    attn_sink: torch.Tensor,  # [H] fp32
+    rope_cos: torch.Tensor,  # [T, P] or [T, 1, 1, P] bf16 or fp32
+    rope_sin: torch.Tensor,  # [T, P] or [T, 1, 1, P] bf16 or fp32
+    wo_a: torch.Tensor,  # [G, R, J] bf16
+    wo_b: torch.Tensor,  # [D, G*R] int8
+    wo_b_scale: torch.Tensor,  # [D] fp32
+    *,
+    compress_ratio: int,
+    window: int = 128,
+    softmax_scale: float | None = None,
+    max_seq_len: int | None = None,
+    rope_layout: str = "interleaved",
+    token_map: tuple[torch.Tensor, torch.Tensor] | None = None,
+    out: torch.Tensor | None = None,
+    out_dtype: torch.dtype = torch.bfloat16,
+    wave_tokens: int = WAVE_TOKENS,
+    waves_in_flight: int | None = None,
+    schedule: str = "decoupled",
+    groups_per_launch: int = GROUPS_PER_LAUNCH,
+    executor: Executor | None = None,
+    tiles: Mapping[str, Tiles] | None = None,
+) -> torch.Tensor:
+    """DeepSeek-V4's sparse attention of a batch, through to its grouped INT8 output projection.
+
+    One call for prefill chunks, decode, draft tokens and a mix of them. No value is read on the
+    host: lengths, tables and live tokens are the device's.
+
+    Args:
+        q: queries, rotated; T is a capacity, query_start_loc[S] of them are live.
+        ori_kv, ori_block_table: window rows by position, this step's written already: row
+            position % B1 of page table[request, position // B1]. Pages of a pool may lie a
+            multiple of C elements apart, rows of a table any number; what is between is not read.
+        cmp_kv, cmp_block_table: compressed rows by slot = position // compress_ratio, likewise;
+            None where compress_ratio is 0.
+        cmp_indices: slots of the token's request in any order, any < 0 for none; only those below
+            (position+1) // compress_ratio count. None: all of these.
+        query_start_loc, seq_lens: first token of each request, and its KV length with this step's
+            tokens; a length <= 0 makes its tokens dead.
+        attn_sink: logit per head that takes part in the denominator only.
+        rope_cos, rope_sin: RoPE tables of the tokens.
+        wo_a, wo_b, wo_b_scale: output projection; wo_b is quantised per output channel.
+        compress_ratio: 0 (no compressed rows), 4, 128 or any other.
+        window: positions of the sliding window, the token's own included.
+        softmax_scale: C**-0.5 if None.
+        max_seq_len: without cmp_indices, the longest KV length there can be: it bounds the columns.
+            The whole of cmp_block_table if None.
+        rope_layout: "interleaved" (c0, c0, c1, c1, ..) or "half" (c0, c1, .. in the first P/2).
+        token_map: what `token_map` makes of query_start_loc and seq_lens, for the layers of a step.
+        out, out_dtype, wave_tokens, waves_in_flight, schedule, groups_per_launch, executor, tiles:
+            as `prefill_sparse_attn` takes them.
+
+    Returns attn_out [T, D], exact zeros for a token that is dead or has no live column, on the
+    current stream and without synchronising. There is no gradient. Raises ContractError before
+    anything is launched or written.
+    """
+    arguments = (
+        q, ori_kv, ori_block_table, cmp_kv, cmp_block_table, cmp_indices, query_start_loc,
+        seq_lens, attn_sink, rope_cos, rope_sin, wo_a, wo_b, wo_b_scale,
+    )  # fmt: skip
+    plan = SparseAttn(
+        *arguments, compress_ratio=compress_ratio, window=window, softmax_scale=softmax_scale,
+        max_seq_len=max_seq_len, rope_layout=rope_layout, token_map=token_map,
+        out_dtype=out_dtype, wave_tokens=wave_tokens, waves_in_flight=waves_in_flight,
+        schedule=schedule, groups_per_launch=groups_per_launch, executor=executor, tiles=tiles,
+    )  # fmt: skip
+    return plan.run(*arguments, token_map=token_map, out=out)
+
+
+def _as_rows(
+    named: Mapping[str, Any],
+    token_map: tuple[torch.Tensor, torch.Tensor] | None,
+    ratio: int,
+    window: int,
+    max_seq_len: int | None,
+) -> tuple[Buffers, _Fixed]:
+    """The arguments as the segments take them, views all; and what a plan is made for."""
+    contract = Contract(_OP, rows="T")
+    q = contract.buffer("q", named["q"])
+    contract.require(q.shape[1] >= 1 and q.shape[2] >= 1, "q", "[T, H, C] with H, C >= 1", "none")
+    pools = ("cmp_kv", "cmp_block_table")
+    for name in (*pools, "cmp_indices") if ratio == 0 else ():
+        given = type(named[name]).__name__
+        contract.require(named[name] is None, name, "None for compress_ratio=0", given)
+    numbers: dict[str, int] = {}
+    rows, tables, B, slots = {}, {}, dict(cmp=1), dict(cmp=0)
+    for pool in ("ori", "cmp") if ratio else ("ori",):
+        rows[pool], B[pool], numbers[f"{pool}_page_rows"] = _pool_rows(contract, named, pool)
+        numbers[f"{pool}_pages_count"] = contract[f"{pool}_pages"]
+        table_name = f"{pool}_block_table"
+        table = contract.tensor(
+            table_name, named[table_name], f"S {pool}_entries", torch.int32, apart=True
+        )
+        S, n = table.shape
+        slots[pool] = n * B[pool]
+        contract.require(
+            page_shift(B[pool]) >= 0 or slots[pool] <= 2**24, table_name,
+            "at most 2**24 slots for a page size that is not a power of two",
+            f"{n} pages of {B[pool]}",
+        )  # fmt: skip
+        contract.require(slots[pool] < 2**31, table_name, "< 2**31 slots", f"{slots[pool]} slots")
+        stride = table.stride(0) if S > 1 else n
+        size = (S - 1) * stride + n if S and n else 0
+        tables[pool] = torch.as_strided(table, (size,), (1,)) if size else table.reshape(-1)
+        numbers |= {f"{pool}_table_columns": n, f"{pool}_table_stride": stride}
+    if ratio == 0:
+        rows["cmp"], tables["cmp"] = rows["ori"][:0], tables["ori"][:0]
+        numbers |= dict.fromkeys(
+            ("cmp_page_rows", "cmp_pages_count", "cmp_table_columns", "cmp_table_stride"), 0
+        )
+    indices = named["cmp_indices"]
+    listed = indices is not None
+    if isinstance(indices, torch.Tensor) and indices.dim() == 3 and indices.shape[1] == 1:
+        indices = indices.squeeze(1)
+    if listed:
+        columns = contract.tensor("cmp_indices", indices, "T K", torch.int32).shape[1]
+    else:
+        indices = tables["ori"].new_empty((q.shape[0], 0))
+        columns = slots["cmp"]
+        if ratio and max_seq_len is not None:
+            columns = min(columns, max_seq_len // ratio)
+    arguments: Buffers = dict(
+        numbers, q=q, ori_kv=rows["ori"], cmp_kv=rows["cmp"], kv_overlay=q.view(-1, q.shape[2])[:1],
+        ori_tables=tables["ori"], cmp_tables=tables["cmp"], cmp_indices=indices,
+        freqs_cos=_by_token(named["rope_cos"]), freqs_sin=_by_token(named["rope_sin"]),
+        num_tokens=q.shape[0],
+    )  # fmt: skip
+    for name in ("query_start_loc", "seq_lens"):
+        arguments[name] = contract.buffer(name, named[name])
+    arguments |= {name: named[name] for name in WEIGHTS}
+    if token_map is not None:
+        pair = isinstance(token_map, tuple | list) and len(token_map) == 2
+        contract.require(pair, "token_map", "(request, position)", type(token_map).__name__)
+        arguments |= dict(zip(("request", "position"), token_map, strict=True))
+    return arguments, _Fixed(ratio, window, B["ori"], B["cmp"], listed, columns)
+
+
+def _pool_rows(
+    contract: Contract, named: Mapping[str, Any], pool: str
+) -> tuple[torch.Tensor, int, int]:
+    """A pool as rows [rows, 1, C]; B, and the rows from a page to the next."""
+    name = f"{pool}_kv"
+    value = named[name]
+    if isinstance(value, torch.Tensor) and value.dim() == 4 and value.shape[2] == 1:
+        value = value.squeeze(2)
+    shape = f"{pool}_pages {pool}_page_size C"
+    pages = contract.tensor(name, value, shape, torch.bfloat16, apart=True)
+    count, B, C = pages.shape
+    contract.require(B >= 1, name, "[pages, B, C] with B >= 1", "B = 0")
+    stride = pages.stride(0) if count > 1 else B * C
+    contract.require(
+        stride % C == 0, name, f"pages a multiple of C={C} elements apart", f"stride {stride}"
+    )
+    total = (count - 1) * (stride // C) + B if count else 0
+    contract.require(total < 2**31, name, "a pool of < 2**31 rows", f"{total} rows")
+    flat = torch.as_strided(pages, (total, 1, C), (C, C, 1)) if count else pages.view(0, 1, C)
+    return flat, B, stride // C
+
+
+def _by_token(table: Any) -> Any:
+    """A RoPE table without the dimensions of one."""
+    four = isinstance(table, torch.Tensor) and table.dim() == 4 and table.shape[1:3] == (1, 1)
+    return table.squeeze(2).squeeze(1) if four else table
+
+
+def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any], known: Mapping[str, Any]) -> Buffers:
+    given = dict(zip(ARGUMENTS, args, strict=False))
+    twice = sorted(given.keys() & kwargs.keys())
+    unknown = sorted(kwargs.keys() - {*ARGUMENTS})
+    arguments = {**known, **given, **kwargs}
+    missing = [name for name in ARGUMENTS if name not in arguments]
+    if len(args) > len(ARGUMENTS) or twice or unknown or missing:
+        what = f"{len(args)} by place"
+        for word, names in (("twice", twice), ("unknown", unknown), ("missing", missing)):
+            what += f", {word}: {', '.join(names)}" if names else ""
+        Contract(_OP).require(
+            False, "args", f"{len(ARGUMENTS)} arguments, {ARGUMENTS[0]} to {ARGUMENTS[-1]}", what
+        )
+    return {name: arguments[name] for name in ARGUMENTS}

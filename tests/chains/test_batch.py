@@ -1,0 +1,498 @@
+"""sparse_attn: a server's batches, against the raw entry, the oracle and themselves."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from adversary import INT32_MAX, INT32_MIN, SMALL
+from dsv4_kernels import ContractError, SparseAttn, prefill_sparse_attn, sparse_attn, token_map
+from dsv4_kernels import device as devices
+from dsv4_kernels.inputs.batch import Request, make_batch
+from dsv4_kernels.launcher.executors import OnStreams
+from dsv4_kernels.launcher.graph import Node
+from reference.batch import as_raw, oracle, places
+from stand_in import StandIn
+
+# Of rounding and INT8: a wrong row of 24 would be ten times as much.
+ORACLE_ERROR = 0.02
+
+MIXED = (Request(100, 3, key=1), Request(7, 7, key=2), Request(61, 1, key=3), Request(46, 9, key=4))
+
+
+def on(device, batch):
+    """On the device with its strides; a CPU's as it is."""
+    return batch if device.type == "cpu" else batch.to(device)
+
+
+def run(batch, device=torch.device("cpu"), **options):
+    batch = on(device, batch)
+    return sparse_attn(*batch.args(), **batch.options(), **options).cpu()
+
+
+def same(x, y):
+    return torch.equal(x.view(torch.int16), y.view(torch.int16))
+
+
+def check_rows(batch, device, **options):
+    """The raw entry's bytes for the rows of the contract's words."""
+    got = run(batch, device, **options)
+    arguments, window = as_raw(*batch.args(), **batch.options())
+    on_device = [x.to(device) if isinstance(x, torch.Tensor) else x for x in arguments]
+    assert same(got, prefill_sparse_attn(*on_device, window=window).cpu())
+    return got
+
+
+def check(batch, device, **options):
+    """The raw entry's bytes for the rows of the contract's words, exact zeros of dead tokens, and
+    the oracle, which knows no page and no table."""
+    got = check_rows(batch, device, **options)
+    found = places(batch.query_start_loc, batch.seq_lens, len(got))
+    live = torch.tensor([r >= 0 for r, _ in found], dtype=torch.bool)
+    assert not got[~live].view(torch.int16).any()
+    want = oracle(
+        list(zip(batch.window_rows, batch.slot_rows, strict=True)), batch.q, batch.cmp_indices,
+        *batch.args()[6:], **batch.options(),
+    )  # fmt: skip
+    error = (got.double() - want)[live].norm(dim=1) / want[live].norm(dim=1)
+    assert (error < ORACLE_ERROR).all(), error
+    return got
+
+
+@pytest.mark.parametrize(
+    ("ratio", "listed"), [(0, False), (4, True), (4, False), (128, False), (3, True), (1, False)]
+)
+def test_kinds_of_layers(ratio, listed, seed, device):
+    requests = (*MIXED, Request(300, 2, key=5))
+    check(make_batch(SMALL, requests, ratio=ratio, listed=listed, seed=seed), device)
+
+
+@pytest.mark.parametrize("pages", [(1, 1), (32, 64), (128, 32), (64, 1), (128, 128), (12, 5)])
+def test_page_sizes_of_each_pool(pages, seed, device):
+    check(make_batch(SMALL, MIXED, ratio=4, page_sizes=pages, gap_rows=1, seed=seed), device)
+
+
+def test_page_zero_is_a_pad_here_and_live_there(seed, device):
+    batch = make_batch(SMALL, MIXED, ratio=4, page_sizes=(16, 8), seed=seed)
+    for name in ("ori_block_table", "cmp_block_table"):
+        table = getattr(batch, name)
+        swapped = torch.where(table == 0, int(table[0, 0]), table)
+        swapped[0, 0] = 0  # of request 0 the first page, of the others what pads
+    first = int(batch.ori_block_table[0, 6])  # that the window of request 0 ends in
+    pool, table = batch.ori_kv.clone(), batch.ori_block_table.clone()
+    pool[[0, first]] = pool[[first, 0]]
+    zero, there = table == 0, table == first
+    table[zero], table[there] = first, 0
+    table[1, 1:] = 0
+    check(dataclasses.replace(batch, ori_kv=pool, ori_block_table=table), device)
+
+
+def test_a_table_is_garbage_behind_the_length_and_before_the_window(seed, device):
+    batch = make_batch(SMALL, MIXED, ratio=4, page_sizes=(8, 8), seed=seed)
+    want = check(batch, device)
+    for entry in (0, -1, INT32_MAX, INT32_MIN, 3):
+        table = batch.ori_block_table.clone()
+        table[0, :9] = entry  # positions below 72 of a window from 74 on
+        table[0, 13:] = entry
+        assert same(run(dataclasses.replace(batch, ori_block_table=table), device), want)
+
+
+def test_padding_of_a_graph(seed, device):
+    """Requests of length 0 that have tokens, some that have none, and a capacity far above."""
+    requests = (Request(0, 2), *MIXED, Request(0, 4), Request(50, 0, key=6), Request(-2, 1))
+    check(make_batch(SMALL, requests, ratio=4, capacity=70, seed=seed), device, wave_tokens=16)
+
+
+@pytest.mark.parametrize("wave_tokens", [1, 4, 7])
+def test_a_request_ends_anywhere_in_a_wave(wave_tokens, seed, device):
+    batch = make_batch(SMALL, MIXED, ratio=4, seed=seed)
+    assert same(run(batch, device, wave_tokens=wave_tokens), run(batch, device))
+
+
+def test_the_last_slots_without_a_list_lie_behind_index_topk(seed, device):
+    """More slots than the list is wide, over two blocks of columns: the newest count."""
+    batch = make_batch(SMALL, (Request(700, 2, key=1),), ratio=4, listed=False, seed=seed)
+    want = check(batch, device)
+    changed = batch.cmp_kv.clone()
+    page = int(batch.cmp_block_table[0, 174 // 32])
+    changed[page, 174 % 32] += 1
+    assert not same(run(dataclasses.replace(batch, cmp_kv=changed), device)[1:], want[1:])
+    bounded = run(batch, device, max_seq_len=700)
+    assert same(bounded, want)
+    shorter = run(batch, device, max_seq_len=400)
+    assert not same(shorter, want)
+
+
+def test_draft_tokens_of_a_request_see_their_own_past(seed, device):
+    """1 + 3 tokens: each as if it were the last."""
+    for t in range(4):
+        whole = make_batch(SMALL, (Request(44, 4, key=1),), ratio=4, seed=seed)
+        alone = make_batch(SMALL, (Request(41 + t, 1, key=1),), ratio=4, seed=seed)
+        assert same(run(whole, device)[t], run(alone, device)[0])
+
+
+def test_alone_packed_chunked_and_step_by_step(seed, device):
+    """From position 0, chunks at no multiple of the ratio or of a page."""
+    length, make = 30, dict(ratio=4, page_sizes=(16, 4), seed=seed)
+    want = run(make_batch(SMALL, (Request(length, length, key=9),), **make), device)
+    other = (Request(33, 5, key=3),)
+    packed = run(make_batch(SMALL, (*other, Request(length, length, key=9)), **make), device)
+    assert same(packed[5:], want)
+    for ends in ((7, 18, 30), tuple(range(1, 31))):
+        parts, start = [], 0
+        for end in ends:
+            requests = (Request(end, end - start, key=9), *other)
+            parts.append(run(make_batch(SMALL, requests, **make), device)[: end - start])
+            start = end
+        assert same(torch.cat(parts), want)
+
+
+@pytest.mark.parametrize("pool", ["ori", "cmp"])
+def test_dead_indices_and_lists_of_any_order(pool, seed, device):
+    """The generator's lists hold holes, doubles and slots that are not visible; a shape of
+    three dimensions is the same list."""
+    batch = make_batch(SMALL, MIXED, ratio=4, seed=seed)
+    want = check(batch, device)
+    indices = batch.cmp_indices.clone()
+    visible = torch.tensor(
+        [(p + 1) // 4 for _, p in places(batch.query_start_loc, batch.seq_lens, 20)]
+    )
+    dead = (indices < 0) | (indices >= visible[:, None])
+    assert dead.any()
+    for value in (INT32_MIN, INT32_MAX, -1):
+        other = torch.where(dead, value, indices)[:, None]
+        assert same(run(dataclasses.replace(batch, cmp_indices=other), device), want)
+
+
+def test_rope_tables_by_layout_and_dtype(seed, device):
+    batch = make_batch(SMALL, MIXED, ratio=4, seed=seed)
+    want = run(batch, device)
+    half = {n: torch.cat([getattr(batch, n)[:, ::2]] * 2, 1) for n in ("rope_cos", "rope_sin")}
+    assert same(run(dataclasses.replace(batch, **half), device, rope_layout="half"), want)
+    assert not same(run(dataclasses.replace(batch, **half), device), want)
+    four = {n: getattr(batch, n)[:, None, None] for n in half}
+    assert same(run(dataclasses.replace(batch, **four), device), want)
+    short = {n: getattr(batch, n).bfloat16() for n in half}
+    got = run(dataclasses.replace(batch, **short), device)
+    assert not same(got, want)
+    assert (got - want).float().norm() < 0.02 * want.float().norm()
+
+
+@pytest.mark.parametrize("wave_tokens", [128, 8])
+def test_one_map_for_all_layers(wave_tokens, seed, device):
+    batch = on(device, make_batch(SMALL, MIXED, ratio=4, capacity=24, seed=seed))
+    mapped = token_map(batch.query_start_loc, batch.seq_lens, 24)
+    assert list(zip(*(x.tolist() for x in mapped), strict=True)) == places(
+        batch.query_start_loc, batch.seq_lens, 24
+    )
+    assert same(run(batch, device, token_map=mapped, wave_tokens=wave_tokens), run(batch, device))
+
+
+EXTREMES = (INT32_MIN, INT32_MIN + 1, -1, 0, 1, 5, 2**24, INT32_MAX - 1, INT32_MAX)
+
+
+@pytest.mark.parametrize("S", [0, 1, 5, 300])
+def test_starts_and_lengths_of_any_bits(S, generator, device):
+    """The first request that holds a token counts; sums never wrap."""
+    for _ in range(4):
+        picks = torch.randint(0, len(EXTREMES), (2, S + 1), generator=generator)
+        near = torch.randint(-3, 20, (2, S + 1), generator=generator)
+        extreme = torch.tensor(EXTREMES)[picks]
+        drawn = torch.where(torch.rand(2, S + 1, generator=generator) < 0.4, extreme, near)
+        starts, lengths = drawn[0].int(), drawn[1, :S].int()
+        got = token_map(starts.to(device), lengths.to(device), 17)
+        assert list(zip(*(x.tolist() for x in got), strict=True)) == places(starts, lengths, 17)
+
+
+def hostile(batch, generator):
+    """Values of any bits wherever an argument holds an integer."""
+    changes = {}
+    for name in (
+        "ori_block_table", "cmp_block_table", "cmp_indices", "query_start_loc", "seq_lens",
+    ):  # fmt: skip
+        value = getattr(batch, name)
+        if value is None:
+            continue
+        picks = torch.randint(0, len(EXTREMES), value.shape, generator=generator)
+        chosen = torch.rand(value.shape, generator=generator) < 0.2
+        changes[name] = torch.where(chosen, torch.tensor(EXTREMES)[picks], value).int()
+    return dataclasses.replace(batch, **changes)
+
+
+def drawn_batch(generator):
+    def integer(low, high):
+        return int(torch.randint(low, high, (), generator=generator))
+
+    requests = [
+        Request(length := integer(0, 90), integer(0, min(length, 6) + 1), key=k)
+        for k in range(integer(0, 5))
+    ]
+    live = sum(request.tokens for request in requests)
+    return make_batch(
+        SMALL, requests, ratio=(0, 4, 128, 3)[integer(0, 4)] if requests else 4,
+        listed=None if integer(0, 2) else False, capacity=live + integer(0, 4),
+        page_sizes=((1, 1), (32, 32), (64, 5), (128, 2))[integer(0, 4)],
+        gap_rows=integer(0, 3), seed=integer(0, 2**20),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_drawn_batches(part, generator, device):
+    """As servers make them, and with integers of any bits."""
+    for _ in range(3):
+        batch = drawn_batch(generator)
+        check(batch, device)
+        wild = hostile(batch, generator)
+        wild.ori_kv.nan_to_num_(1.0)
+        if wild.cmp_kv is not None:
+            wild.cmp_kv.nan_to_num_(1.0)
+        healed = {n: getattr(wild, n).nan_to_num(1.0) for n in ("q", "rope_cos", "rope_sin")}
+        wild = dataclasses.replace(wild, **healed)
+        check_rows(wild, device)
+
+
+@pytest.mark.parametrize("pool", ["ori", "cmp"])
+def test_a_page_beside_the_pool_is_dead(pool, seed, device):
+    """Behind it and below it lies memory that is the pool's own allocation."""
+    batch = make_batch(SMALL, MIXED, ratio=4, page_sizes=(16, 8), seed=seed)
+    whole, table = getattr(batch, f"{pool}_kv"), getattr(batch, f"{pool}_block_table")
+    inner = whole.nan_to_num(1.0)[1:-1]
+    for entry in (-1, len(inner)):
+        moved = torch.where(table == int(table[0, 4]), entry, table - 1)
+        check_rows(
+            dataclasses.replace(batch, **{f"{pool}_kv": inner, f"{pool}_block_table": moved}),
+            device,
+        )
+
+
+@pytest.mark.parametrize("change", ["no token", "no request", "no page", "no entry", "no slot"])
+def test_nothing_along_an_axis(change, seed, device):
+    batch = make_batch(SMALL, MIXED, ratio=4, seed=seed)
+    if change == "no token":
+        names = ("q", "cmp_indices", "rope_cos", "rope_sin")
+        batch = dataclasses.replace(batch, **{n: getattr(batch, n)[:0] for n in names})
+        assert run(batch, device).shape == (0, SMALL.hidden)
+        return
+    if change == "no slot":
+        batch = dataclasses.replace(batch, cmp_indices=batch.cmp_indices[:, :0])
+        without = dataclasses.replace(
+            batch, cmp_kv=None, cmp_block_table=None, cmp_indices=None, compress_ratio=0
+        )
+        assert same(run(batch, device), run(without, device))
+        return
+    if change == "no request":
+        names = {"ori_block_table": 0, "cmp_block_table": 0, "seq_lens": 0, "query_start_loc": 1}
+        batch = dataclasses.replace(batch, **{n: getattr(batch, n)[:k] for n, k in names.items()})
+    elif change == "no page":
+        names = ("ori_kv", "cmp_kv")
+        batch = dataclasses.replace(batch, **{n: getattr(batch, n)[:0] for n in names})
+    else:
+        names = ("ori_block_table", "cmp_block_table")
+        batch = dataclasses.replace(batch, **{n: getattr(batch, n)[:, :0] for n in names})
+    assert not run(batch, device).view(torch.int16).any()
+
+
+@pytest.fixture
+def npu(monkeypatch):
+    """A stand-in for torch.npu; `recorded` are the launches of its captures, to run them again."""
+    api = StandIn(torch.device("cpu"))
+    api.recorded = []
+    monkeypatch.setattr(devices, "stream_api", lambda device: api)
+    monkeypatch.setattr(devices, "current", api.device)
+    monkeypatch.setattr(devices, "keep_for", lambda *what: api.kept.append(what))
+    launch = Node.run
+
+    def noted(node, waves):
+        api.launched((node.label, node.wave, len(api.log)))
+        if api.current.capture is not None:
+            api.recorded.append((node, waves))
+        launch(node, waves)
+
+    monkeypatch.setattr(Node, "run", noted)
+    monkeypatch.setattr(OnStreams.__init__, "__defaults__", (noted,))
+
+    def replay():
+        with devices.launching(torch.device("cpu")):
+            for node, waves in api.recorded:
+                launch(node, waves)
+
+    api.replay = replay
+    return api
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_graph_replays_other_batches_of_its_capacity(listed, npu, seed):
+    """Captured with 64 live tokens; then 0, 1, 17 and 64 in the same tensors."""
+    make = dict(ratio=4, listed=listed, capacity=64, page_sizes=(16, 8), seed=seed)
+    batches = [
+        make_batch(SMALL, requests, **make)
+        for requests in (
+            [Request(40, 30, key=1), Request(100, 30, key=2), Request(8, 4, key=3)],
+            [Request(0, 0), Request(0, 0), Request(0, 0)],
+            [Request(90, 1, key=4), Request(0, 0), Request(0, 3)],
+            [Request(30, 9, key=5), Request(7, 7, key=6), Request(77, 1, key=7)],
+            [Request(61, 60, key=8), Request(99, 2, key=9), Request(9, 2, key=10)],
+        )
+    ]
+    want = [run(batch) for batch in batches]
+    names = ("q", "cmp_indices", "query_start_loc", "seq_lens", "rope_cos", "rope_sin")
+    held = dataclasses.replace(
+        batches[0],
+        ori_kv=torch.full((24, 16, 1, 64), torch.nan, dtype=torch.bfloat16),
+        cmp_kv=torch.full((24, 8, 1, 64), torch.nan, dtype=torch.bfloat16),
+        ori_block_table=torch.full((3, 10), -1, dtype=torch.int32),
+        cmp_block_table=torch.full((3, 10), -1, dtype=torch.int32),
+        **{name: x.clone() for name in names if (x := getattr(batches[0], name)) is not None},
+    )
+
+    def rewrite(batch):
+        for name in names:
+            if getattr(batch, name) is not None:
+                getattr(held, name).copy_(getattr(batch, name))
+        for pool in ("ori", "cmp"):
+            rows, table = getattr(batch, f"{pool}_kv"), getattr(batch, f"{pool}_block_table")
+            getattr(held, f"{pool}_kv")[: len(rows)] = rows
+            own = getattr(held, f"{pool}_block_table")
+            own.fill_(-1)
+            own[:, : table.shape[1]] = torch.where(table < len(rows), table, -1)
+
+    rewrite(batches[0])
+    plan = SparseAttn(*held.args(), **held.options(), wave_tokens=32)
+    captured = plan.capture(*held.args())
+    assert same(captured.attn_out, want[0])
+    assert len(npu.recorded) == 2 * len(plan.nodes)
+    for batch, expected in zip(batches[1:] + batches[:1], want[1:] + want[:1], strict=True):
+        rewrite(batch)
+        captured.attn_out.fill_(torch.nan)
+        captured.replay()
+        npu.replay()
+        assert same(captured.attn_out, expected)
+
+
+WRONG = [
+    ("q", lambda x: x.float(), r"\[T, H, C\] bfloat16"),
+    ("q", lambda x: x.transpose(0, 1).contiguous().transpose(0, 1), "contiguous"),
+    ("ori_kv", lambda x: x[:, :, :, :32], "C=64"),
+    ("ori_kv", lambda x: x[:, ::2], "contiguous along all but the first axis"),
+    ("ori_kv", lambda x: x[:, :0], "B >= 1"),
+    (
+        "ori_kv",
+        lambda x: x.as_strided(x.shape, (x.stride(0) - 8, *x.stride()[1:])),
+        "a multiple of",
+    ),
+    ("ori_block_table", lambda x: x.long(), "int32"),
+    ("ori_block_table", lambda x: x[0], "S, "),
+    ("cmp_kv", lambda x: None, "bfloat16"),
+    ("cmp_block_table", lambda x: x[:-1], "S="),
+    ("cmp_block_table", lambda x: x[:, ::2], "contiguous along all but the first axis"),
+    ("cmp_indices", lambda x: x[:-1], "T="),
+    ("cmp_indices", lambda x: x.long(), "int32"),
+    ("query_start_loc", lambda x: x[:-1], "S[+]1"),
+    ("query_start_loc", lambda x: x.long(), "int32"),
+    ("seq_lens", lambda x: x[:-1], "S="),
+    ("attn_sink", lambda x: x[:-1], "H="),
+    ("rope_cos", lambda x: x.double(), "float32|bfloat16"),
+    ("rope_sin", lambda x: x[:, :8], "P="),
+    ("wo_a", lambda x: x[..., :-1].contiguous(), "J="),
+    ("wo_b", lambda x: x[:, :-1], "G[*]R"),
+    ("wo_b_scale", lambda x: x[:-1], "D="),
+]
+
+
+@pytest.mark.parametrize(("name", "change", "contract"), WRONG)
+def test_a_wrong_tensor_is_refused_by_name(name, change, contract, seed):
+    batch = make_batch(SMALL, MIXED, ratio=4, gap_rows=1, seed=seed)
+    changed = dataclasses.replace(batch, **{name: change(getattr(batch, name))})
+    with pytest.raises(ContractError, match=rf"^sparse_attn: `{name}` must be .*({contract})"):
+        sparse_attn(*changed.args(), **changed.options())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("compress_ratio", -1), ("compress_ratio", 4.0), ("window", 0), ("window", 2**30),
+        ("max_seq_len", -1), ("rope_layout", "neox"), ("token_map", 3), ("wave_tokens", 0),
+        ("out_dtype", torch.float16), ("tiles", {"nothing": None}), ("cmp_kv", None),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_refused_by_name(name, value, seed):
+    batch = make_batch(SMALL, MIXED, ratio=4, seed=seed)
+    if name == "cmp_kv":  # what a ratio of 0 has no use for
+        options = dict(compress_ratio=0, window=24)
+    else:
+        options = batch.options() | {name: value}
+    with pytest.raises(ContractError, match=f"^sparse_attn: `{name}` must be "):
+        sparse_attn(*batch.args(), **options)
+
+
+def test_a_plan_keeps_its_kind(seed):
+    batch = make_batch(SMALL, MIXED, ratio=4, page_sizes=(16, 8), seed=seed)
+    plan = SparseAttn(*batch.args(), **batch.options())
+    listless = dataclasses.replace(batch, cmp_indices=None)
+    for wrong, name in (
+        (make_batch(SMALL, MIXED, ratio=4, page_sizes=(8, 8), seed=seed), "ori_kv"),
+        (make_batch(SMALL, MIXED, ratio=4, page_sizes=(16, 4), seed=seed), "cmp_kv"),
+        (make_batch(SMALL, MIXED[:2], ratio=4, page_sizes=(16, 8), seed=seed), "q"),
+        (listless, "cmp_indices"),
+    ):
+        with pytest.raises(ContractError, match=f"^sparse_attn: `{name}` must be "):
+            plan.run(*wrong.args())
+    narrow = SparseAttn(*listless.args(), **batch.options(), max_seq_len=50)
+    assert narrow.run(*listless.args()).shape == (20, SMALL.hidden)
+    with pytest.raises(ContractError, match="`token_map` must be given as for the plan"):
+        plan.run(*batch.args(), token_map=token_map(batch.query_start_loc, batch.seq_lens, 20))
+
+
+def test_a_plan_runs_other_batches_of_its_capacity(seed):
+    make = dict(ratio=4, page_sizes=(16, 8), seed=seed)
+    first = make_batch(SMALL, MIXED, gap_rows=2, **make)
+    plan = SparseAttn(*first.args(), **first.options())
+    assert same(plan.run(*first.args()), run(first))
+    second = make_batch(SMALL, (Request(200, 11, key=7), Request(9, 1, key=8)), capacity=20, **make)
+    assert same(plan.run(*second.args()), run(second))
+    assert same(plan.run(*first.args()), run(first))
+
+
+HERE = Path(__file__).resolve()
+FENCED = """
+import faulthandler, sys, torch, dataclasses
+faulthandler.enable()
+from test_guard_pages import Fences, same_bytes
+from test_batch import drawn_batch, hostile, run
+generator = torch.Generator().manual_seed({seed})
+for _ in range(8):
+    wild = hostile(drawn_batch(generator), generator)
+    want = run(wild)
+    fences = Fences({side!r})
+    fenced = {{}}
+    for name, value in vars(wild).items():
+        if not isinstance(value, torch.Tensor) or not value.numel():
+            continue
+        size = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride()))
+        memory = fences.copy(value.as_strided((size,), (1,)))
+        fenced[name] = memory.as_strided(value.shape, value.stride(), memory.storage_offset())
+    out = fences.empty(want.shape, want.dtype)
+    got = run(dataclasses.replace(wild, **fenced), out=out, executor=fences.run)
+    assert same_bytes(got, want)
+print("done", flush=True)
+"""
+
+
+@pytest.mark.skipif(devices.best().type != "cpu", reason="guard pages are memory of the host")
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_no_access_beside_a_tensor(side, seed):
+    """Whatever the integers are; pools and tables end where their last page and row do."""
+    folders = (HERE.parents[2], HERE.parents[1], HERE.parents[1] / "laws", HERE.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", FENCED.format(seed=seed, side=side)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "done"

@@ -1,0 +1,73 @@
+"""A server's batch: tokens to requests, columns to rows, views of pools and tables."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+TESTS = "tests/chains/test_batch.py"
+resolver = partial(
+    Mutant,
+    file="dsv4_kernels/segments/requests.py",
+    tests=TESTS,
+    killed_by="test_kinds_of_layers[4-True]",
+)
+entry = partial(Mutant, file="dsv4_kernels/chains/batch.py", tests=TESTS)
+
+MUTANTS = (
+    resolver(
+        "the last request that holds a token counts",
+        "tl.where((begin <= t) & (t < end), S - s0 - s, 0)",
+        "tl.where((begin <= t) & (t < end), s0 + s + 1, 0)",
+    ),
+    resolver(
+        "a token at a position below 0 is live",
+        "if (length > 0) & (length >= behind):",
+        "if length > 0:",
+        killed_by="test_starts_and_lengths_of_any_bits[5]",
+    ),
+    resolver(
+        "a slot is visible one position early",
+        "tl.where(p % RATIO == RATIO - 1, 1, 0)",
+        "tl.where(p % RATIO == RATIO - 2, 1, 0)",
+    ),
+    resolver(
+        "the window is one position late",
+        "slot = p - WINDOW + 1 + column",
+        "slot = p - WINDOW + column",
+    ),
+    resolver(
+        "a page past the pool is live",
+        "(physical < pages)",
+        "(physical <= pages)",
+        killed_by="test_a_page_beside_the_pool_is_dead[ori]",
+    ),
+    resolver(
+        "pages lie without a gap",
+        "physical * page_rows + (slot - page * B)",
+        "physical * B + (slot - page * B)",
+        killed_by="test_page_sizes_of_each_pool[pages0]",
+    ),
+    resolver(
+        "the newest block of slots is left out",
+        "end = WINDOW + (cmp_columns if LISTED else visible)",
+        "end = WINDOW + (cmp_columns if LISTED else visible - BLOCK_K)",
+        killed_by="test_the_last_slots_without_a_list_lie_behind_index_topk",
+    ),
+    resolver(
+        "rows of a table lie without a gap",
+        "ori_tables_ptr + r64 * ori_stride",
+        "ori_tables_ptr + r64 * ori_entries",
+    ),
+    entry(
+        "the layout of RoPE is half, whatever is asked for",
+        'if rope_layout == "interleaved":',
+        'if rope_layout == "neither":',
+        killed_by="test_kinds_of_layers[4-True]",
+    ),
+    entry(
+        "a plan takes another page size",
+        'contract.require(own == given, argument, f"as for the plan, {name}={own}", given)',
+        'contract.require(True, argument, f"as for the plan, {name}={own}", given)',
+        killed_by="test_a_plan_keeps_its_kind",
+    ),
+)
