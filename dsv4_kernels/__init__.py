@@ -1,6 +1,7 @@
 """DeepSeek-V4's prefill sparse attention and output projection as Triton-Ascend kernels.
 
-    from dsv4_kernels import prefill_sparse_attn           # the whole chain
+    from dsv4_kernels import prefill_sparse_attn           # the whole chain of a chunk
+    from dsv4_kernels import sparse_attn                   # or for a server's batch
     from dsv4_kernels import gather_kv, qk_softmax_pv      # or its segments, in segments/
     from dsv4_kernels import prefill_sparse_attn_heads, grouped_o_proj  # or its two halves
 
@@ -35,6 +36,7 @@ from dsv4_kernels.contract import ContractError
 from dsv4_kernels.device import MissingDependency
 
 if TYPE_CHECKING:
+    from dsv4_kernels.chains.batch import SparseAttn, sparse_attn
     from dsv4_kernels.chains.prefill import PrefillSparseAttn, prefill_sparse_attn
     from dsv4_kernels.chains.seams import grouped_o_proj, prefill_sparse_attn_heads
     from dsv4_kernels.segments.dequant_sum import dequant_sum
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from dsv4_kernels.segments.proj_b import proj_b
     from dsv4_kernels.segments.proj_b_dequant import proj_b_dequant
     from dsv4_kernels.segments.qk_softmax_pv import qk_softmax_pv
+    from dsv4_kernels.segments.requests import token_map
     from dsv4_kernels.segments.resolve_slots import resolve_slots
     from dsv4_kernels.segments.row_quant import row_quant
 

@@ -21,17 +21,17 @@ CLAIMS = (
     Claim("run on a CPU", "every segment; FLASH, PRO, odd sizes, against torch", "`make test`"),
     Claim(
         "compiled for Ascend, to the final IR",
-        "every segment; FLASH and PRO, A2 (910B3) and A3 (910_9392)",
+        "every segment but sparse_attn's resolvers; FLASH and PRO, A2 (910B3) and A3 (910_9392)",
         "`python -m dsv4_kernels ascend`, by a compiler newer than CANN 8.5's",
     ),
     Claim(
         "executed as final Ascend IR",
-        "every segment; FLASH and PRO, A2 and A3: on a model of the cores, not on an NPU",
+        "the same, A2 and A3: on a model of the cores, not on an NPU",
         "`python -m dsv4_kernels ascend --execute`",
     ),
     Claim(
         "compiled for Hopper, to machine code",
-        "every segment; FLASH and PRO, sm_90a",
+        "the same, sm_90a",
         "`make hopper-gate`, by upstream Triton 3.6.0",
     ),
     Claim("run on an NPU", None, "nobody yet"),

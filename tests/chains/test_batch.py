@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -117,6 +118,8 @@ def test_the_last_slots_without_a_list_lie_behind_index_topk(seed, device):
     """More slots than the list is wide, over two blocks of columns: the newest count."""
     batch = make_batch(SMALL, (Request(700, 2, key=1),), ratio=4, listed=False, seed=seed)
     want = check(batch, device)
+    assert batch.cmp_kv is not None
+    assert batch.cmp_block_table is not None
     changed = batch.cmp_kv.clone()
     page = int(batch.cmp_block_table[0, 174 // 32])
     changed[page, 174 % 32] += 1
@@ -157,6 +160,7 @@ def test_dead_indices_and_lists_of_any_order(pool, seed, device):
     three dimensions is the same list."""
     batch = make_batch(SMALL, MIXED, ratio=4, seed=seed)
     want = check(batch, device)
+    assert batch.cmp_indices is not None
     indices = batch.cmp_indices.clone()
     visible = torch.tensor(
         [(p + 1) // 4 for _, p in places(batch.query_start_loc, batch.seq_lens, 20)]
@@ -278,6 +282,7 @@ def test_nothing_along_an_axis(change, seed, device):
         assert run(batch, device).shape == (0, SMALL.hidden)
         return
     if change == "no slot":
+        assert batch.cmp_indices is not None
         batch = dataclasses.replace(batch, cmp_indices=batch.cmp_indices[:, :0])
         without = dataclasses.replace(
             batch, cmp_kv=None, cmp_block_table=None, cmp_indices=None, compress_ratio=0
@@ -299,7 +304,7 @@ def test_nothing_along_an_axis(change, seed, device):
 @pytest.fixture
 def npu(monkeypatch):
     """A stand-in for torch.npu; `recorded` are the launches of its captures, to run them again."""
-    api = StandIn(torch.device("cpu"))
+    api: Any = StandIn(torch.device("cpu"))
     api.recorded = []
     monkeypatch.setattr(devices, "stream_api", lambda device: api)
     monkeypatch.setattr(devices, "current", api.device)
