@@ -185,6 +185,8 @@ def interrupted(number: int) -> None:
     """A signal comes a quarter into a launch that takes two seconds."""
     torch.set_num_threads(2)
     signal.signal(signal.SIGALRM, raise_alarm)
+    # A shell's background job ignores SIGINT, and so would Python in it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rounds = rounds_in(2.0)
     out = torch.zeros(PROGRAMS, BLOCK, dtype=torch.int32)
     threading.Timer(0.5, os.kill, (os.getpid(), number)).start()
