@@ -10,6 +10,7 @@ Each case is a function here that a process of its own runs; it prints what it s
 from __future__ import annotations
 
 import atexit
+import importlib
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ import torch
 import triton
 import triton.language as tl
 
+import dsv4_kernels
 from children import finish, start
 from dsv4_kernels import device as devices
 
@@ -75,6 +77,20 @@ def fork_after_a_launch() -> None:
     torch.set_num_threads(2)
     assert count(2)
     print(exit_code_of_fork(lambda: count(3)), count(4))
+
+
+def every_entry_in_a_fork() -> None:
+    sys.path.append(str(Path(__file__).parents[1] / "segments"))
+    contract = importlib.import_module("test_contract")
+
+    def outputs(name: str) -> list[bytes]:
+        made = getattr(dsv4_kernels, name)(**contract.valid(name))
+        made = made if isinstance(made, tuple) else (made,)
+        return [bytes(tensor.contiguous().view(torch.uint8).flatten().tolist()) for tensor in made]
+
+    torch.set_num_threads(2)
+    before = {name: outputs(name) for name in contract.INPUTS}
+    print(len(before) >= 13, exit_code_of_fork(lambda: {n: outputs(n) for n in before} == before))
 
 
 def fork_and_compile() -> None:
@@ -128,6 +144,10 @@ def data_loader() -> None:
 
 def test_a_process_forked_after_a_launch_launches() -> None:
     assert run("fork_after_a_launch()") == ["0", "True"]
+
+
+def test_every_entry_and_segment_launches_in_a_fork() -> None:
+    assert run("every_entry_in_a_fork()") == ["True", "0"]
 
 
 def test_a_forked_process_compiles(tmp_path: Path) -> None:
