@@ -21,17 +21,19 @@ CLAIMS = (
     Claim("run on a CPU", "every segment; FLASH, PRO, odd sizes, against torch", "`make test`"),
     Claim(
         "compiled for Ascend, to the final IR",
-        "every segment but sparse_attn's resolvers; FLASH and PRO, A2 (910B3) and A3 (910_9392)",
-        "`python -m dsv4_kernels ascend`, by a compiler newer than CANN 8.5's",
+        "every segment; FLASH and PRO, A2 (910B3) and A3 (910_9392)",
+        "`python -m dsv4_kernels ascend` (sparse_attn's resolvers: `make test`), by a compiler "
+        "newer than CANN 8.5's",
     ),
     Claim(
         "executed as final Ascend IR",
-        "the same, A2 and A3: on a model of the cores, not on an NPU",
+        "every segment but sparse_attn's resolvers; A2 and A3: on a model of the cores, not on an "
+        "NPU",
         "`python -m dsv4_kernels ascend --execute`",
     ),
     Claim(
         "compiled for Hopper, to machine code",
-        "the same, sm_90a",
+        "every segment but sparse_attn's resolvers; FLASH and PRO, sm_90a",
         "`make hopper-gate`, by upstream Triton 3.6.0",
     ),
     Claim("run on an NPU", None, "nobody yet"),

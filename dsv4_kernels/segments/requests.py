@@ -145,8 +145,9 @@ class ResolveRequestsTiles(Tiles):
     table_entries: int = extent(2048)
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
-        """As resolve_slots of one sharer."""
-        return Budget(ub=12 * BLOCK_COLUMNS * 4 + 7 * self.table_entries * 4 + KIB)
+        """As resolve_slots of one sharer; of the window's pool alone, little more than half."""
+        columns, tables = (12, 7) if sizes["RATIO"] else (4, 4)
+        return Budget(ub=columns * BLOCK_COLUMNS * 4 + tables * self.table_entries * 4 + KIB)
 
 
 @triton.jit
@@ -254,7 +255,11 @@ def _resolve_requests_kernel(
                         inside = (place >= 0) & (place < cmp_columns)
                         first, last = 0, visible - 1
                         if LISTED:
-                            at = tl.minimum(tl.maximum(place, 0), tl.maximum(I - 1, 0))
+                            at = place
+                            if WINDOW % BLOCK_K != 0:
+                                # In the block where the window ends the list begins in its midst:
+                                # its lanes are clamped, which Ascend loads one by one.
+                                at = tl.minimum(tl.maximum(place, 0), tl.maximum(I - 1, 0))
                             slot = tl.load(cmp_indices_ptr + t * I + at, mask=inside, other=-1)
                         else:
                             slot = place
@@ -266,14 +271,15 @@ def _resolve_requests_kernel(
                             cmp_page_rows, CMP_B, CMP_SHIFT, TABLE,
                         )  # fmt: skip
                         row = tl.where(cmp_row >= 0, cmp_base + cmp_row, row)
-                if tl.max(row, axis=0) >= 0:
+                found = tl.sum(tl.where(row >= 0, 1.0, 0.0), axis=0)
+                if found > 0:
                     at = t * KP + live_blocks * BLOCK_K
                     tl.store(rows_ptr + at + k, row)
                     first_run = t * (KP // RUN) + live_blocks * (BLOCK_K // RUN)
                     tl.store(runs_ptr + first_run + run, first_pieces(row, BLOCK_K, RUN))
                     tl.store(bias_ptr + at + k, tl.where(row >= 0, 0.0, DEAD))
                     live_blocks += 1
-                live_slots += tl.sum(tl.where(row >= 0, 1.0, 0.0), axis=0)
+                live_slots += found
         tl.store(live_blocks_ptr + n, live_blocks)
         tl.store(live_slots_ptr + n, live_slots.to(tl.int32))
 

@@ -114,6 +114,13 @@ def test_a_request_ends_anywhere_in_a_wave(wave_tokens, seed, device):
     assert same(run(batch, device, wave_tokens=wave_tokens), run(batch, device))
 
 
+@pytest.mark.parametrize("window", [128, 256])
+def test_a_window_of_whole_blocks(window, seed, device):
+    """As the models': the list begins where a block does, and is loaded in one stretch."""
+    dims = dataclasses.replace(SMALL, window=window)
+    check(make_batch(dims, MIXED, ratio=4, seed=seed), device)
+
+
 def test_the_last_slots_without_a_list_lie_behind_index_topk(seed, device):
     """More slots than the list is wide, over two blocks of columns: the newest count."""
     batch = make_batch(SMALL, (Request(700, 2, key=1),), ratio=4, listed=False, seed=seed)

@@ -274,6 +274,7 @@ _INTEGER = {
     "arith.xori": "{} ^ {}",
     "arith.shli": "{} << {}",
     "arith.shrsi": "{} >> {}",
+    "arith.fptosi": "int({})",  # towards zero, as int() does
 }
 # In Python's double precision and then rounded once more: for these that is fp32's own rounding.
 _FLOAT = {

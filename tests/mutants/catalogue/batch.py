@@ -58,6 +58,20 @@ MUTANTS = (
         "ori_tables_ptr + r64 * ori_stride",
         "ori_tables_ptr + r64 * ori_entries",
     ),
+    resolver(
+        "a list is loaded element by element, whatever the window",
+        "if WINDOW % BLOCK_K != 0:",
+        "if WINDOW >= 0:",
+        killed_by="tests/gates/test_batch_gate.py::"
+        "test_a_batch_keeps_its_claims[FLASH-Ascend910B3-8-4]",
+    ),
+    resolver(
+        "the budget of two pools for the one of a layer without slots",
+        'if sizes["RATIO"] else (4, 4)',
+        'if sizes["RATIO"] else (12, 7)',
+        killed_by="tests/gates/test_batch_gate.py::"
+        "test_a_batch_keeps_its_claims[FLASH-Ascend910_9392-64-0]",
+    ),
     entry(
         "the layout of RoPE is half, whatever is asked for",
         'if rope_layout == "interleaved":',
