@@ -176,7 +176,8 @@ class PrefillSparseAttn:
             chunk's first on, a column of the indices names one KV row or is unused (-1, or past
             the length). Their KV is then moved once. What of it a token attends to is still its
             own. Where the promise does not hold, the token's result is wrong, but no memory
-            outside of the pools is read; a NaN or Inf in a row reaches all of the tokens.
+            outside of the pools is read; a NaN or Inf in a row reaches all of the tokens. Must be 1
+            on CUDA, whose shared memory does not hold KV beside the output.
         groups_per_launch: groups of the output projection per launch; changes no byte either.
         executor: runs the nodes; by default a stream per lane where there are streams and two
             launches may run at a time.

@@ -92,7 +92,8 @@ def _qk_softmax_pv_kernel(
         live = tl.minimum(b + 1, tl.load(live_blocks_ptr + u))
         for _ in range(b, live):  # once or, for a dead block, never
             kv = tl.load(kv_ptr + tile.to(tl.int64) * BLOCK_K * C + k[:, None] * C + c[None, :])
-            for x in range(0, tl.minimum(X, N - u * X)):
+            # Of one token no loop is left, and KV need not stay behind its last use.
+            for x in range(0, 1 if X == 1 else tl.minimum(X, N - u * X)):
                 t = (u * X + x).to(tl.int64)
                 block = t * NB + b
                 bias = tl.load(bias_ptr + block * BLOCK_K + k)
@@ -130,13 +131,17 @@ def _check(contract: Contract, softmax_scale: float | None = None, sharers: int 
 
 def _launch(contract: Contract, target: Target, tiles: QkSoftmaxPvTiles) -> Launch:
     U, N, NB, H, C = (contract[letter] for letter in ("U", "N", "NB", "H", "C"))
+    X = contract["X"]
+    # KV that stays for a second token, 128 KiB, does not fit beside o on its way to the stores.
+    fits = X == 1 or target.kind != "cuda"
+    contract.require(fits, "sharers", "1 on CUDA, whose shared memory holds no more", str(X))
     task_h = H if tiles.heads_per_task is None else tiles.heads_per_task
     return Launch(
         _qk_softmax_pv_kernel,
         target.grid("cube", U * NB * triton.cdiv(H, task_h)),
         ("q", "kv", "bias", "live_blocks", "m", "l", "o", contract["softmax_scale"], N, NB),
         dict(
-            H=H, C=C, X=contract["X"], TASK_H=task_h, BLOCK_H=tiles.block_h,
+            H=H, C=C, X=X, TASK_H=task_h, BLOCK_H=tiles.block_h,
             BLOCK_K=BLOCK_COLUMNS, **tiles.options(target),
         ),
     )  # fmt: skip

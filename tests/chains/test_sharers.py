@@ -8,7 +8,15 @@ import torch
 from adversary import SMALL
 from against import chain
 from dsv4_kernels import ContractError
+from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import cuda_target
 from dsv4_kernels.inputs.prefill import make_inputs
+from dsv4_kernels.segments.qk_softmax_pv import SEGMENT
+
+
+def on_this(device):
+    if device.type == "cuda":
+        pytest.skip("sharers is 1 on CUDA")
 
 
 def sharing(X, generator, device, seed, T=21):
@@ -28,6 +36,7 @@ def sharing(X, generator, device, seed, T=21):
 @pytest.mark.parametrize("sharers", [2, 4, 8])
 def test_sharing_changes_no_byte(sharers, generator, device, seed):
     """A last tile of a chunk that is not full; tiles on both sides of a wave's end."""
+    on_this(device)
     inputs = sharing(sharers, generator, device, seed)
     want = chain(inputs)
     for wave_tokens in (8, 16, 128):
@@ -36,6 +45,7 @@ def test_sharing_changes_no_byte(sharers, generator, device, seed):
 
 def test_a_broken_promise_is_finite(generator, device, seed):
     """Tokens that share nothing: wrong rows, but rows of the pools."""
+    on_this(device)
     inputs = make_inputs(SMALL, tokens=9, start=200, seed=seed, device=device)
     got = chain(inputs, sharers=8)
     assert got.isfinite().all()
@@ -47,3 +57,10 @@ def test_a_tile_belongs_to_one_wave(device, seed):
     message = "`wave_tokens` must be a multiple of sharers=8, got 12"
     with pytest.raises(ContractError, match=message):
         chain(inputs, sharers=8, wave_tokens=12)
+
+
+def test_cuda_has_no_room_for_kv_that_stays():
+    contract = Contract("qk_softmax_pv")
+    contract.sizes |= dict(U=1, N=2, NB=1, H=64, C=512, X=2, softmax_scale=1)
+    with pytest.raises(ContractError, match=r"`sharers` must be 1 on CUDA, .*, got 2"):
+        SEGMENT.launch(contract, cuda_target("sm_90"), SEGMENT.tiles.cuda())

@@ -143,15 +143,21 @@ MUTANTS = (
         equivalent="the same block is computed again with the same result; only the time differs.",
     ),
     mutant(
+        "sharers on CUDA, where they do not fit",
+        'fits = X == 1 or target.kind != "cuda"',
+        "fits = True",
+        killed_by="tests/chains/test_sharers.py::test_cuda_has_no_room_for_kv_that_stays",
+    ),
+    mutant(
         "the last sharer gets nothing",
-        "for x in range(0, tl.minimum(X, N - u * X)):",
-        "for x in range(0, tl.minimum(X, N - u * X) - 1):",
+        "tl.minimum(X, N - u * X)",
+        "tl.minimum(X, N - u * X) - 1",
         killed_by="test_sharers_read_one_tile_of_kv[2]",
     ),
     mutant(
         "a last tile that is not full has X tokens",
-        "for x in range(0, tl.minimum(X, N - u * X)):",
-        "for x in range(0, X):",
+        "tl.minimum(X, N - u * X)",
+        "X",
         killed_by="test_sharers_read_one_tile_of_kv[8]",
     ),
 )
