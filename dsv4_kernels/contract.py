@@ -79,6 +79,11 @@ class Contract:
             dtype = buffer.wider
         return self.tensor(argument or name, value, self._own(buffer.shape), dtype)
 
+    def plain(self, argument: str, value: Any) -> None:
+        """For what is made a view of before its check: no torch error stands in the way."""
+        if isinstance(value, torch.Tensor) and (odd := _odd_memory(value)):
+            self.require(False, argument, "a tensor in plain memory", odd)
+
     def tensor(
         self, argument: str, value: Any, shape: str, dtype: torch.dtype, *, apart: bool = False
     ) -> torch.Tensor:

@@ -369,6 +369,8 @@ def _as_rows(
             ("cmp_page_rows", "cmp_pages_count", "cmp_table_columns", "cmp_table_stride"), 0
         )
     indices = named["cmp_indices"]
+    for name in ("cmp_indices", "rope_cos", "rope_sin"):
+        contract.plain(name, named[name])
     listed = indices is not None
     if isinstance(indices, torch.Tensor) and indices.dim() == 3 and indices.shape[1] == 1:
         indices = indices.squeeze(1)
@@ -401,6 +403,7 @@ def _pool_rows(
     """A pool as rows [rows, 1, C]; B, and the rows from a page to the next."""
     name = f"{pool}_kv"
     value = named[name]
+    contract.plain(name, value)
     if isinstance(value, torch.Tensor) and value.dim() == 4 and value.shape[2] == 1:
         value = value.squeeze(2)
     shape = f"{pool}_pages {pool}_page_size C"

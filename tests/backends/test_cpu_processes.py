@@ -27,8 +27,10 @@ import triton
 import triton.language as tl
 
 import dsv4_kernels
+from adversary import SMALL
 from children import finish, start
 from dsv4_kernels import device as devices
+from dsv4_kernels.inputs.batch import Request, make_batch
 
 pytestmark = on_cpu.only
 
@@ -83,14 +85,19 @@ def every_entry_in_a_fork() -> None:
     sys.path.append(str(Path(__file__).parents[1] / "segments"))
     contract = importlib.import_module("test_contract")
 
+    batch = make_batch(SMALL, (Request(9, 2, key=1),), ratio=4)
+
     def outputs(name: str) -> list[bytes]:
-        made = getattr(dsv4_kernels, name)(**contract.valid(name))
+        if name == "sparse_attn":
+            made = dsv4_kernels.sparse_attn(*batch.args(), **batch.options())
+        else:
+            made = getattr(dsv4_kernels, name)(**contract.valid(name))
         made = made if isinstance(made, tuple) else (made,)
         return [bytes(tensor.contiguous().view(torch.uint8).flatten().tolist()) for tensor in made]
 
     torch.set_num_threads(2)
-    before = {name: outputs(name) for name in contract.INPUTS}
-    print(len(before) >= 13, exit_code_of_fork(lambda: {n: outputs(n) for n in before} == before))
+    before = {name: outputs(name) for name in (*contract.INPUTS, "sparse_attn")}
+    print(len(before) >= 14, exit_code_of_fork(lambda: {n: outputs(n) for n in before} == before))
 
 
 def fork_and_compile() -> None:

@@ -18,6 +18,7 @@ import dsv4_kernels
 from dsv4_kernels import ContractError, MissingDependency
 from dsv4_kernels.buffers import BUFFERS
 from dsv4_kernels.dims import Dims
+from dsv4_kernels.inputs.batch import Request, make_batch
 from dsv4_kernels.inputs.prefill import make_inputs
 from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.segment import Launch
@@ -291,6 +292,28 @@ def test_memory_that_a_pointer_does_not_tell(wrong: Wrong) -> None:
     assert (grammar[1], grammar[2]) == (wrong.op, *wrong.blamed)
     assert re.search(wrong.contract, grammar[3]), str(caught.value)
     assert re.search(wrong.actual, grammar[4]), str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ODD_MEMORY)
+def test_a_batch_s_memory_that_a_pointer_does_not_tell(kind: str) -> None:
+    """The same of every tensor of `sparse_attn`."""
+    change, actual = ODD_MEMORY[kind]
+    batch = make_batch(dataclasses.replace(DIMS, rope_dim=16), (Request(9, 2, key=1),), ratio=4)
+    names = inspect.signature(dsv4_kernels.sparse_attn).parameters
+    given = dict(zip(names, batch.args(), strict=False))
+    tensors = [name for name, value in given.items() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 14
+    for name in tensors:
+        wrong = {**given, name: change(given[name])}
+        said = ""
+        try:
+            dsv4_kernels.sparse_attn(**wrong, **batch.options())
+        except (ContractError, RuntimeError) as error:  # the latter torch's own
+            said = str(error)
+        grammar = re.fullmatch(r"sparse_attn: `(\w+)` must be (.+), got (.+)", said)
+        assert grammar, said
+        assert (grammar[1], grammar[2].endswith("in plain memory")) == (name, True)
+        assert re.search(actual, grammar[3]), said
 
 
 def test_a_tensor_under_a_transform_has_no_memory() -> None:

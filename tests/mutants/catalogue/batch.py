@@ -79,6 +79,13 @@ MUTANTS = (
         killed_by="test_kinds_of_layers[4-True]",
     ),
     entry(
+        "a pool's memory is not looked at before it is viewed",
+        "    contract.plain(name, value)\n",
+        "",
+        killed_by="tests/segments/test_contract.py::"
+        "test_a_batch_s_memory_that_a_pointer_does_not_tell[freed]",
+    ),
+    entry(
         "a plan takes another page size",
         'contract.require(own == given, argument, f"as for the plan, {name}={own}", given)',
         'contract.require(True, argument, f"as for the plan, {name}={own}", given)',
