@@ -25,6 +25,10 @@ Lifetime = Literal["call", "cache", "weights", "batch", "wave", "chunk", "output
 Axis = Literal["tokens", "groups"]
 Buffers = dict[str, Any]  # tensors and sizes, by name
 
+# Columns that gather_kv moves at once where they are rows in a row: 16 rows are 16 KiB, and three
+# pools of them doubled fit the unified buffer, where 32 do not.
+RUN_COLUMNS = 16
+
 # An axis is where its letter stands; wo_b's second entry, G*R, has a part for every group too.
 _LETTER: dict[Axis, str] = {"tokens": "N", "groups": "G"}
 
@@ -121,7 +125,7 @@ def shapes(names: Iterable[str], sizes: Mapping[str, int]) -> dict[str, list[int
     if "N" in sizes:
         sizes.setdefault("U", -(-sizes["N"] // sizes.get("X", 1)))
     if "KP" in sizes:
-        sizes.setdefault("KR", sizes["KP"] // 16)
+        sizes.setdefault("KR", sizes["KP"] // RUN_COLUMNS)
     return {name: _extent(BUFFERS[name].shape, sizes) for name in names}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import operator
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -78,6 +78,26 @@ class Contract:
         if buffer.wider is not None and getattr(value, "dtype", None) == buffer.wider:
             dtype = buffer.wider
         return self.tensor(argument or name, value, self._own(buffer.shape), dtype)
+
+    def by_name(
+        self,
+        names: Sequence[str],
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        known: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        """The arguments `names`, given in their order or by name; what is not given is `known`."""
+        given = dict(zip(names, args, strict=False))
+        twice = sorted(given.keys() & kwargs.keys())
+        unknown = sorted(kwargs.keys() - {*names})
+        arguments = {**known, **given, **kwargs}
+        missing = [name for name in names if name not in arguments]
+        if len(args) > len(names) or twice or unknown or missing:
+            what = f"{len(args)} by place"
+            for word, wrong in (("twice", twice), ("unknown", unknown), ("missing", missing)):
+                what += f", {word}: {', '.join(wrong)}" if wrong else ""
+            self.require(False, "args", f"{len(names)} arguments, {names[0]} to {names[-1]}", what)
+        return {name: arguments[name] for name in names}
 
     def plain(self, argument: str, value: Any) -> None:
         """For what is made a view of before its check: no torch error stands in the way."""

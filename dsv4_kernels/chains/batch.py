@@ -27,7 +27,7 @@ from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.launcher.plan import Captured, Plan
 from dsv4_kernels.segments.inverse_rope import INTERLEAVED
 from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, POOL_GAP, page_shift
+from dsv4_kernels.segments.slots import POOL_GAP, bind_columns, page_shift, without_kv_head
 from dsv4_kernels.segments.tiles import Tiles
 
 _OP = "sparse_attn"
@@ -98,15 +98,13 @@ class _BatchChain(PrefillChain):
         self._check_heads(contract, "rope_cos")
         S, starts = contract["S"], contract["S1"]
         contract.require(starts == S + 1, "query_start_loc", f"[S+1={S + 1}] int32", f"[{starts}]")
-        columns = self._fixed.window + self._fixed.cmp_columns
-        KP = -(-columns // BLOCK_COLUMNS) * BLOCK_COLUMNS
+        bind_columns(contract, self._fixed.window + self._fixed.cmp_columns)
         rows = {pool: arguments[f"{pool}_kv"].shape[0] for pool in ("ori", "cmp")}
         total = sum(rows.values()) + 1 + 2 * POOL_GAP
         contract.require(total < 2**31, "ori_kv", "< 2**31 rows with cmp_kv", f"{total} rows")
         contract.sizes |= dict(
-            KP=KP, KR=KP // 16, NB=KP // BLOCK_COLUMNS, B=1, ori_pages=rows["ori"],
-            cmp_pages=rows["cmp"], num_tokens=contract["T"],
-        )  # fmt: skip
+            B=1, ori_pages=rows["ori"], cmp_pages=rows["cmp"], num_tokens=contract["T"]
+        )
         return contract
 
     def attention(self, sizes: Mapping[str, int]) -> tuple[Node, ...]:
@@ -155,8 +153,8 @@ class SparseAttn:
         tiles: Mapping[str, Tiles] | None = None,
         **kwargs: Any,
     ) -> None:
-        named = _named(args, kwargs, {})
         contract = Contract(_OP, rows="T")
+        named = contract.by_name(ARGUMENTS, args, kwargs, {})
         contract.one_of("rope_layout", rope_layout, ROPE_LAYOUTS)
         # Positions are below 2**31, and a slot's number is one of them.
         ratio = contract.integer("compress_ratio", compress_ratio, 0, 2**30)
@@ -234,8 +232,8 @@ class SparseAttn:
             type(token_map).__name__,
         )  # fmt: skip
         arguments, fixed = _as_rows(
-            _named(args, kwargs, self._weights), token_map, known.compress_ratio, known.window,
-            self._max_seq_len,
+            contract.by_name(ARGUMENTS, args, kwargs, self._weights), token_map,
+            known.compress_ratio, known.window, self._max_seq_len,
         )  # fmt: skip
         for name, argument in (
             ("ori_page_size", "ori_kv"), ("cmp_page_size", "cmp_kv"), ("listed", "cmp_indices"),
@@ -404,10 +402,8 @@ def _pool_rows(
     name = f"{pool}_kv"
     value = named[name]
     contract.plain(name, value)
-    if isinstance(value, torch.Tensor) and value.dim() == 4 and value.shape[2] == 1:
-        value = value.squeeze(2)
     shape = f"{pool}_pages {pool}_page_size C"
-    pages = contract.tensor(name, value, shape, torch.bfloat16, apart=True)
+    pages = contract.tensor(name, without_kv_head(value), shape, torch.bfloat16, apart=True)
     count, B, C = pages.shape
     contract.require(B >= 1, name, "[pages, B, C] with B >= 1", "B = 0")
     stride = pages.stride(0) if count > 1 else B * C
@@ -424,19 +420,3 @@ def _by_token(table: Any) -> Any:
     """A RoPE table without the dimensions of one."""
     four = isinstance(table, torch.Tensor) and table.dim() == 4 and table.shape[1:3] == (1, 1)
     return table.squeeze(2).squeeze(1) if four else table
-
-
-def _named(args: tuple[Any, ...], kwargs: Mapping[str, Any], known: Mapping[str, Any]) -> Buffers:
-    given = dict(zip(ARGUMENTS, args, strict=False))
-    twice = sorted(given.keys() & kwargs.keys())
-    unknown = sorted(kwargs.keys() - {*ARGUMENTS})
-    arguments = {**known, **given, **kwargs}
-    missing = [name for name in ARGUMENTS if name not in arguments]
-    if len(args) > len(ARGUMENTS) or twice or unknown or missing:
-        what = f"{len(args)} by place"
-        for word, names in (("twice", twice), ("unknown", unknown), ("missing", missing)):
-            what += f", {word}: {', '.join(names)}" if names else ""
-        Contract(_OP).require(
-            False, "args", f"{len(ARGUMENTS)} arguments, {ARGUMENTS[0]} to {ARGUMENTS[-1]}", what
-        )
-    return {name: arguments[name] for name in ARGUMENTS}

@@ -25,7 +25,7 @@ from dsv4_kernels.launcher.plan import Captured, Plan
 from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.proj_b import MAX_RANK
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_sharers, check_slots
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_sharers, check_slots, without_kv_head
 from dsv4_kernels.segments.tiles import Tiles
 
 # Tokens per wave: the seed's prefill chunk. A wave's scratch, 192 MiB at FLASH (K = 640) and 520 at
@@ -95,23 +95,19 @@ class PrefillChain:
         )
         check_sharers(contract, self._sharers)
         self._check_heads(contract, "freqs_cos")
-        contract.sizes["NB"] = contract["KP"] // BLOCK_COLUMNS
         return contract
 
     @staticmethod
     def _check_heads(contract: Contract, rope: str) -> None:
         """Heads, groups and the rope dimension, which the argument of this name has."""
-        H, C, G, J, P, R = (contract[letter] for letter in ("H", "C", "G", "J", "P", "R"))
-        contract.require(H >= 1, "q", "[T, H, C] with H >= 1", "H = 0")
-        contract.power_of_two("C", "q", low=16)
+        check_widths(contract, rope)
+        H, C, G, J, R = (contract[letter] for letter in ("H", "C", "G", "J", "R"))
         contract.require(
             G >= 1 and H % G == 0 and H * C == G * J,
             "wo_a",
             f"[G, R, J=(H/G)*C] with G a divisor of H={H}, C={C}",
             f"G = {G}, J = {J}",
         )
-        contract.power_of_two("P", rope, low=MIN_ROPE_DIM)
-        contract.require(P <= C, rope, f"[T, P] with P <= C={C}", f"P = {P}")
         contract.require(
             1 <= R <= MAX_RANK, "wo_a", f"[G, R, J] with R in 1..{MAX_RANK}", f"R = {R}"
         )
@@ -137,6 +133,15 @@ class PrefillChain:
             softmax_scale=None,
             sharers=self._sharers,
         )
+
+
+def check_widths(contract: Contract, rope: str) -> None:
+    """Heads, their width, and the rope dimension, which the argument of this name has."""
+    H, C, P = (contract[letter] for letter in ("H", "C", "P"))
+    contract.require(H >= 1, "q", "[T, H, C] with H >= 1", "H = 0")
+    contract.power_of_two("C", "q", low=16)
+    contract.power_of_two("P", rope, low=MIN_ROPE_DIM)
+    contract.require(P <= C, rope, f"[T, P] with P <= C={C}", f"P = {P}")
 
 
 def wave_nodes(
@@ -342,25 +347,8 @@ def named(args: tuple[Any, ...], kwargs: Mapping[str, Any], known: Mapping[str, 
     if len(args) == len(ARGUMENTS) and not kwargs:
         arguments = dict(zip(ARGUMENTS, args, strict=True))
     else:
-        arguments = _by_name(args, kwargs, known)
+        contract = Contract(PrefillChain.op)
+        arguments = contract.by_name(ARGUMENTS, args, kwargs, known)
     for name in ("ori_kv", "cmp_kv"):
-        pool = arguments[name]
-        if isinstance(pool, torch.Tensor) and pool.dim() == 4 and pool.shape[2] == 1:
-            arguments[name] = pool.squeeze(2)  # [pages, B, 1, C]; others are for the checks
+        arguments[name] = without_kv_head(arguments[name])
     return arguments
-
-
-def _by_name(args: tuple[Any, ...], kwargs: Mapping[str, Any], known: Mapping[str, Any]) -> Buffers:
-    given = dict(zip(ARGUMENTS, args, strict=False))
-    twice = sorted(given.keys() & kwargs.keys())
-    unknown = sorted(kwargs.keys() - {*ARGUMENTS})
-    arguments = {**known, **given, **kwargs}
-    missing = [name for name in ARGUMENTS if name not in arguments]
-    if len(args) > len(ARGUMENTS) or twice or unknown or missing:
-        what = f"{len(args)} by place"
-        for word, names in (("twice", twice), ("unknown", unknown), ("missing", missing)):
-            what += f", {word}: {', '.join(names)}" if names else ""
-        Contract("prefill_sparse_attn").require(
-            False, "args", f"{len(ARGUMENTS)} arguments, {ARGUMENTS[0]} to {ARGUMENTS[-1]}", what
-        )
-    return {name: arguments[name] for name in ARGUMENTS}

@@ -15,13 +15,12 @@ from typing import Any
 import torch
 
 from dsv4_kernels.buffers import ARGUMENTS, PER_TOKEN, Buffers
-from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, WAVE_TOKENS, PrefillChain
+from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, WAVE_TOKENS, PrefillChain, check_widths
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device.untraced import untraced
 from dsv4_kernels.launcher.graph import Node
-from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.proj_b import MAX_RANK
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_slots
+from dsv4_kernels.segments.slots import check_slots, without_kv_head
 from dsv4_kernels.segments.tiles import Tiles
 
 
@@ -158,19 +157,16 @@ def check_heads(given: tuple[Any, ...], *, groups: int, window: int) -> tuple[Bu
     arguments = dict(zip(ARGUMENTS, given, strict=False))
     contract = Contract("prefill_sparse_attn_heads", rows="T")
     for name in ("ori_kv", "cmp_kv"):
-        arguments[name] = _three(arguments[name])
+        arguments[name] = without_kv_head(arguments[name])
     for name, value in arguments.items():
         if name != "num_tokens":
             contract.buffer(name, value)
     check_slots(contract, num_tokens=arguments["num_tokens"], window=window, first_token=0)
-    H, C, P = (contract[letter] for letter in ("H", "C", "P"))
-    contract.require(H >= 1, "q", "[T, H, C] with H >= 1", "H = 0")
-    contract.power_of_two("C", "q", low=16)
-    contract.power_of_two("P", "freqs_cos", low=MIN_ROPE_DIM)
-    contract.require(P <= C, "freqs_cos", f"[T, P] with P <= C={C}", f"P = {P}")
+    check_widths(contract, "freqs_cos")
+    H, C = contract["H"], contract["C"]
     G = contract.integer("groups", groups, 1)
     contract.require(H % G == 0, "groups", f"a divisor of H={H}", str(G))
-    contract.sizes |= dict(G=G, J=H // G * C, NB=contract["KP"] // BLOCK_COLUMNS)
+    contract.sizes |= dict(G=G, J=H // G * C)
     return arguments, contract
 
 
@@ -221,9 +217,3 @@ def _run(nodes: Iterable[Node], buffers: Buffers) -> None:
         made = segment(None, **given, **groups)
         names = segment.writes + segment.updates
         buffers.update(zip(names, made if len(names) > 1 else (made,), strict=True))
-
-
-def _three(pool: Any) -> Any:
-    """A pool without the dimension of the one KV head."""
-    four = isinstance(pool, torch.Tensor) and pool.dim() == 4 and pool.shape[2] == 1
-    return pool.squeeze(2) if four else pool

@@ -17,11 +17,12 @@ import torch
 import triton
 import triton.language as tl
 
+from dsv4_kernels.buffers import RUN_COLUMNS
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, size
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, POOL_GAP, RUN_COLUMNS, pool
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, POOL_GAP, pool
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
 

@@ -21,6 +21,7 @@ import torch
 import triton
 import triton.language as tl
 
+from dsv4_kernels.buffers import RUN_COLUMNS
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved
@@ -29,7 +30,7 @@ from dsv4_kernels.segments.slots import (
     BLOCK_COLUMNS,
     NEG,
     POOL_GAP,
-    RUN_COLUMNS,
+    bind_columns,
     first_pieces,
     look_up,
     page_of,
@@ -294,9 +295,7 @@ POOL_NUMBERS = tuple(
 def _check_resolve(contract: Contract, **numbers: int) -> None:
     """Whoever makes the flat views has checked them: this binds."""
     contract.sizes |= numbers
-    columns = contract["window"] + contract["cmp_columns"]
-    contract.sizes["KP"] = max(-(-columns // BLOCK_COLUMNS), 1) * BLOCK_COLUMNS
-    contract.sizes["KR"] = contract["KP"] // RUN_COLUMNS
+    bind_columns(contract, contract["window"] + contract["cmp_columns"])
     contract.sizes["U"] = contract["N"]
 
 

@@ -23,6 +23,7 @@ import torch
 import triton
 import triton.language as tl
 
+from dsv4_kernels.buffers import RUN_COLUMNS
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved
@@ -31,7 +32,6 @@ from dsv4_kernels.segments.slots import (
     BLOCK_COLUMNS,
     NEG,
     POOL_GAP,
-    RUN_COLUMNS,
     SLOT_NUMBERS,
     SLOTS,
     bind_sharers,

@@ -8,18 +8,18 @@ nothing behind them is written or read.
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 import triton
 import triton.language as tl
 
+from dsv4_kernels.buffers import RUN_COLUMNS
 from dsv4_kernels.contract import Contract
 
 # Columns that qk_softmax_pv takes at a time, and the multiple that K is padded to: a 128 x 512 bf16
 # tile of KV is 128 KiB, which fits the 512 KiB L1 of an Ascend cube core twice (double buffering).
 BLOCK_COLUMNS = 128
-
-# Columns that gather_kv moves at once where they are rows in a row: 16 rows are 16 KiB, and three
-# pools of them doubled fit the unified buffer, where 32 do not.
-RUN_COLUMNS = 16
 
 # Most tokens that share KV: a tile of 8 x 128 columns takes most of the unified buffer.
 MAX_SHARERS = 8
@@ -83,7 +83,7 @@ SLOT_NUMBERS = ("num_tokens", "window", "first_token")
 
 
 def check_slots(contract: Contract, num_tokens: int, window: int, first_token: int) -> None:
-    """What the shapes of SLOTS do not say; binds KP and the numbers."""
+    """What the shapes of SLOTS do not say; binds the columns and the numbers."""
     rows = contract.rows
     N, T, B, K = (contract[letter] for letter in (rows, "T", "B", "K"))
     contract.require(B >= 1, "ori_kv", "[ori_pages, B, C] with B >= 1", "B = 0")
@@ -105,8 +105,20 @@ def check_slots(contract: Contract, num_tokens: int, window: int, first_token: i
         )
     all_rows = B * (contract["ori_pages"] + contract["cmp_pages"]) + T + 2 * POOL_GAP
     contract.require(all_rows < 2**31, "cmp_kv", "< 2**31 rows with the others", f"{all_rows} rows")
-    contract.sizes["KP"] = -(-K // BLOCK_COLUMNS) * BLOCK_COLUMNS
-    contract.sizes["KR"] = contract["KP"] // RUN_COLUMNS
+    bind_columns(contract, K)
+
+
+def bind_columns(contract: Contract, columns: int) -> None:
+    """Binds KP, NB and KR: so many columns in whole blocks, the blocks, and the runs of a row."""
+    NB = -(-columns // BLOCK_COLUMNS)
+    KP = NB * BLOCK_COLUMNS
+    contract.sizes.update(NB=NB, KP=KP, KR=KP // RUN_COLUMNS)
+
+
+def without_kv_head(pool: Any) -> Any:
+    """[pages, B, 1, C] without the dimension of the one KV head; others are for the checks."""
+    four = isinstance(pool, torch.Tensor) and pool.dim() == 4 and pool.shape[2] == 1
+    return pool.squeeze(2) if four else pool
 
 
 def bind_sharers(contract: Contract, sharers: int) -> None:

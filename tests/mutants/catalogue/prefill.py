@@ -74,18 +74,21 @@ MUTANTS = (
         "{**known, **given, **kwargs}",
         "{**given, **kwargs, **known}",
         killed_by=f"{PLAN}::test_weights_are_bound_once",
+        file="dsv4_kernels/contract.py",
     ),
     mutant(
         "an argument may be given twice",
         "or twice or unknown",
         "or unknown",
         killed_by=f"{PLAN}::test_wrong_arguments_of_a_run_are_refused",
+        file="dsv4_kernels/contract.py",
     ),
     mutant(
         "an unknown name is ignored",
         "or twice or unknown",
         "or twice",
         killed_by=f"{PLAN}::test_wrong_arguments_of_a_run_are_refused",
+        file="dsv4_kernels/contract.py",
     ),
     mutant(
         "the rope part may be wider than the head",

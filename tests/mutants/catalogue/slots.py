@@ -87,8 +87,8 @@ MUTANTS = (
     ),
     mutant(
         "a K of whole blocks gets one more",
-        "-(-K // BLOCK_COLUMNS) * BLOCK_COLUMNS",
-        "(K // BLOCK_COLUMNS + 1) * BLOCK_COLUMNS",
+        "NB = -(-columns // BLOCK_COLUMNS)",
+        "NB = columns // BLOCK_COLUMNS + 1",
         killed_by="test_bytes[5-128-0]",
     ),
     mutant(
