@@ -1,4 +1,4 @@
-"""The launches of one chunk, as the chain makes them, compiled and recorded instead of run.
+"""The launches of a chunk or a batch, as the chain makes them, compiled and recorded, not run.
 
 The chain runs on meta tensors: sizes without memory. So a compiler's gate sees exactly what a
 device would be asked to run - kernels, constants, arguments, grids - and there is no second list
@@ -8,7 +8,8 @@ of them to keep.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -17,17 +18,22 @@ from triton.backends.driver import Benchmarker, DriverBase
 
 from dsv4_kernels import device
 from dsv4_kernels.buffers import ARGUMENTS, BUFFERS, Buffers, shapes
+from dsv4_kernels.chains.batch import sparse_attn
 from dsv4_kernels.chains.prefill import SCHEDULES, prefill_sparse_attn
 from dsv4_kernels.device import Target
-from dsv4_kernels.dims import Dims
+from dsv4_kernels.dims import LAYER_RATIOS, Dims
+from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
-from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments.segment import Launch
 
 # Pages of the compressed pool and its table in the recorded chunk: 64 pages of 128 rows at ratio 4
 # are 32 Ki tokens of context. Nothing but the counts of resolve_slots could see it.
 CONTEXT_PAGES = 64
+CONTEXT = CONTEXT_PAGES * 128 * LAYER_RATIOS["CSA"]
 
 _Launch = TypeVar("_Launch")
+
+meta = functools.partial(torch.empty, device="meta")
 
 
 class RecordingDriver(DriverBase, Generic[_Launch]):
@@ -82,6 +88,34 @@ class Compiled(Generic[_Launch]):
     launch: _Launch
 
 
+def record(
+    target: Target, driver: RecordingDriver[_Launch], run: Callable[[Executor], object]
+) -> list[Compiled[_Launch]]:
+    """Compile every kernel that `run` launches, each once, for `target`.
+
+    A refusal is in the launch, not raised.
+
+    run: calls chains on meta tensors with the executor that it is given; called once.
+    """
+    driver.launches.clear()
+    recorded: dict[str, Any] = {}  # tiles by segment
+
+    def executor(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
+        for node in nodes:
+            launch = node.work
+            if node.name not in recorded and isinstance(launch, Launch):
+                recorded[node.name] = launch.tiles
+                with device.on(waves[node.wave]["q"]):  # a refusal ends this launch, not the chain
+                    node.run(waves)
+
+    with device.route("meta", target, driver):
+        run(executor)
+    return [
+        Compiled(name, tiles, launch)
+        for (name, tiles), launch in zip(recorded.items(), driver.launches, strict=True)
+    ]
+
+
 def record_chunk(
     target: Target,
     driver: RecordingDriver[_Launch],
@@ -92,41 +126,59 @@ def record_chunk(
     sharers: int = 1,
     tiles: Mapping[str, Any] | None = None,
 ) -> list[Compiled[_Launch]]:
-    """Compile every segment of both schedules for `target`, as one chunk asks for them.
-
-    A refusal is in the launch, not raised.
+    """Every segment of both schedules, as one chunk asks for them.
 
     columns: K; a CSA layer's if None. sharers: neighbouring tokens that share their KV. tiles:
     tiles to use instead of a segment's own, by segment.
     """
-    driver.launches.clear()
-    chosen = {name: segment.tiles.on(target) for name, segment in SEGMENTS.items()}
-    chosen |= dict(tiles or {})
-    recorded: list[str] = []
+    inputs = meta_inputs(dims, tokens, columns or dims.index_columns)
 
-    def executor(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
-        for node in nodes:
-            if node.name not in recorded:  # the schedules share most of their segments
-                recorded.append(node.name)
-                with device.on(waves[0]["q"]):  # a refusal ends this launch, not the chain
-                    node.run(waves)
-
-    with device.route("meta", target, driver):
-        for schedule in SCHEDULES:
+    def run(executor: Executor) -> None:
+        for schedule in SCHEDULES:  # they share most of their segments
             prefill_sparse_attn(
-                **meta_inputs(dims, tokens, columns or dims.index_columns),
+                **inputs,
                 window=dims.window,
                 wave_tokens=tokens,
                 schedule=schedule,
                 sharers=sharers,
                 groups_per_launch=dims.groups,  # all in one launch: the code is the same
                 executor=executor,
-                tiles=chosen,
+                tiles=tiles,
             )
-    return [
-        Compiled(name, chosen[name], launch)
-        for name, launch in zip(recorded, driver.launches, strict=True)
-    ]
+
+    return record(target, driver, run)
+
+
+def record_batch(
+    target: Target,
+    driver: RecordingDriver[_Launch],
+    dims: Dims,
+    *,
+    tokens: int,
+    requests: int | None = None,
+    layer: str = "CSA",
+    tiles: Mapping[str, Any] | None = None,
+) -> list[Compiled[_Launch]]:
+    """Every segment of both schedules, as a batch of `sparse_attn` asks for them.
+
+    tokens: T, the capacity. requests: S; one a token, as in decode, if None. layer: of
+    LAYER_RATIOS; the context is CONTEXT positions. tiles: as `record_chunk` takes them.
+    """
+    inputs = meta_batch(dims, tokens, tokens if requests is None else requests, layer)
+
+    def run(executor: Executor) -> None:
+        for schedule in SCHEDULES:
+            sparse_attn(
+                **inputs,
+                window=dims.window,
+                compress_ratio=LAYER_RATIOS[layer],
+                schedule=schedule,
+                groups_per_launch=dims.groups,
+                executor=executor,
+                tiles=tiles,
+            )
+
+    return record(target, driver, run)
 
 
 def meta_inputs(dims: Dims, tokens: int, columns: int) -> dict[str, Any]:
@@ -137,8 +189,39 @@ def meta_inputs(dims: Dims, tokens: int, columns: int) -> dict[str, Any]:
         cmp_pages=CONTEXT_PAGES, cmp_entries=CONTEXT_PAGES,
     )  # fmt: skip
     tensors = [name for name in ARGUMENTS if BUFFERS[name].dtype is not int]
-    made = {
-        name: torch.empty(extent, dtype=BUFFERS[name].dtype, device="meta")  # type: ignore[arg-type]
-        for name, extent in shapes(tensors, sizes).items()
+    return _made(tensors, sizes) | {"num_tokens": tokens}
+
+
+def meta_batch(dims: Dims, tokens: int, requests: int, layer: str) -> dict[str, Any]:
+    """The arguments of sparse_attn that have no default, on the meta device: pages of
+    dims.page_rows rows, RoPE tables in fp32."""
+    ratio, rows = LAYER_RATIOS[layer], dims.page_rows
+
+    def pool(positions: int) -> tuple[torch.Tensor, torch.Tensor]:
+        pages = -(-positions // rows)
+        return (
+            meta(requests * pages, rows, 1, dims.head_dim, dtype=torch.bfloat16),
+            meta(requests, pages, dtype=torch.int32),
+        )
+
+    ori_kv, ori_block_table = pool(CONTEXT)
+    cmp_kv, cmp_block_table = pool(CONTEXT // ratio) if ratio else (None, None)
+    weights = ("attn_sink", "wo_a", "wo_b", "wo_b_scale")
+    return dict(
+        q=meta(tokens, dims.heads, dims.head_dim, dtype=torch.bfloat16),
+        ori_kv=ori_kv, ori_block_table=ori_block_table,
+        cmp_kv=cmp_kv, cmp_block_table=cmp_block_table,
+        cmp_indices=meta(tokens, dims.index_topk, dtype=torch.int32) if layer == "CSA" else None,
+        query_start_loc=meta(requests + 1, dtype=torch.int32),
+        seq_lens=meta(requests, dtype=torch.int32),
+        rope_cos=meta(tokens, dims.rope_dim), rope_sin=meta(tokens, dims.rope_dim),
+        **_made(weights, dims.letters()),
+    )  # fmt: skip
+
+
+def _made(names: Sequence[str], sizes: Mapping[str, int]) -> dict[str, torch.Tensor]:
+    """Buffers by name, of these sizes."""
+    return {
+        name: meta(extent, dtype=BUFFERS[name].dtype)  # type: ignore[arg-type]
+        for name, extent in shapes(names, sizes).items()
     }
-    return made | {"num_tokens": tokens}

@@ -10,6 +10,7 @@ import pkgutil
 from collections.abc import Iterator
 
 from dsv4_kernels.buffers import BUFFERS
+from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP
 from dsv4_kernels.segments.segment import Segment
 
 
@@ -28,3 +29,6 @@ def _place(segment: Segment) -> tuple[int, bool]:
 
 
 SEGMENTS: dict[str, Segment] = {segment.name: segment for segment in sorted(_found(), key=_place)}
+
+# With those that only a server's batch has.
+EVERY_SEGMENT = SEGMENTS | {segment.name: segment for segment in (TOKEN_MAP, RESOLVE_REQUESTS)}

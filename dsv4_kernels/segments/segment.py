@@ -29,15 +29,16 @@ class Launch:
     """A kernel launch as data.
 
     arguments: in the kernel's order, a buffer's or number's name, or a plain number. constants: its
-    compile-time arguments, and what its Triton is told.
+    compile-time arguments, and what its Triton is told. tiles: what both were made of.
     """
 
     kernel: Any
     grid: tuple[int]
     arguments: tuple[str | int | float, ...]
     constants: dict[str, Any]
+    tiles: Tiles | None = None
 
-    def run(self, buffers: Mapping[str, Any]) -> None:
+    def __call__(self, buffers: Mapping[str, Any]) -> None:
         """Launch it on `buffers`, on the current device and stream."""
         values = [*self.arguments]
         for place, name in self._named:
@@ -127,7 +128,7 @@ class Segment:
         if self._nothing_to_do(contract, outputs):
             return _no_launch
         with device.on(next(iter(outputs.values()))) as target:
-            return self._launch(contract, target, tiles).run
+            return self._launch(contract, target, tiles)
 
     @untraced
     def __call__(self, tiles: Tiles | None, **buffers: Any) -> Any:
@@ -137,7 +138,7 @@ class Segment:
         outputs = self.outputs_of(values)
         if not self._nothing_to_do(contract, outputs):
             with device.on(next(iter(outputs.values()))) as target:
-                self._launch(contract, target, tiles).run(values)
+                self._launch(contract, target, tiles)(values)
         made = tuple(outputs.values())
         return made[0] if len(made) == 1 else made
 
@@ -152,7 +153,7 @@ class Segment:
     def _launch(self, contract: Contract, target: Target, tiles: Tiles | None) -> Launch:
         tiles = tiles or self.tiles.on(target)
         tiles.require_room(contract, target)
-        return self.launch(contract, target, tiles)
+        return dataclasses.replace(self.launch(contract, target, tiles), tiles=tiles)
 
     def _nothing_to_do(self, contract: Contract, outputs: Mapping[str, torch.Tensor]) -> bool:
         no_group = self.by_groups and not contract.groups

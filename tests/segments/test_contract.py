@@ -150,7 +150,7 @@ def no_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     def run(launch: Launch, buffers: Any) -> NoReturn:
         raise Launched
 
-    monkeypatch.setattr(Launch, "run", run)
+    monkeypatch.setattr(Launch, "__call__", run)
 
 
 @dataclass(frozen=True)

@@ -248,7 +248,9 @@ def chain(tiles: Any) -> None:
     ids=("no segment", "another's", "another's of the same base", "no power of two", "no mapping"),
 )
 def test_a_chain_refuses_them_before_its_first_launch(tiles, sentence, monkeypatch) -> None:
-    monkeypatch.setattr("dsv4_kernels.segments.segment.Launch.run", lambda *_: pytest.fail("ran"))
+    monkeypatch.setattr(
+        "dsv4_kernels.segments.segment.Launch.__call__", lambda *_: pytest.fail("ran")
+    )
     with pytest.raises(ContractError, match=sentence):
         chain(tiles)
 

@@ -17,7 +17,7 @@ from dsv4_kernels.gates.ascend.counts import LOADED, Counts, count
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk
 from dsv4_kernels.gates.ascend.memory import MemoryPlan, read_plan
 from dsv4_kernels.gates.chunk import Compiled
-from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments import EVERY_SEGMENT
 from dsv4_kernels.segments.proj_a import ProjATiles
 from dsv4_kernels.segments.tiles import Budget
 
@@ -125,7 +125,7 @@ def count_launch(compiled: Compiled[AscendKernel], loaded: Mapping[str, int] = L
 def _minimum_bytes(compiled: Compiled[AscendKernel]) -> int:
     arguments = compiled.launch.arguments.items()
     tensors = {k.removesuffix("_ptr"): v for k, v in arguments if isinstance(v, torch.Tensor)}
-    return SEGMENTS[compiled.segment].cost(tensors).bytes
+    return EVERY_SEGMENT[compiled.segment].cost(tensors).bytes
 
 
 def a_k_tile_facts(part: str, preset: str) -> list[dict[str, Any]]:

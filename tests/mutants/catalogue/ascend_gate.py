@@ -12,6 +12,7 @@ memory = partial(Mutant, file=f"{FOLDER}/memory.py", tests=TESTS)
 compiler = partial(Mutant, file=f"{FOLDER}/compiler.py", tests=TESTS)
 launches = partial(Mutant, file=f"{FOLDER}/launches.py", tests=TESTS)
 counts = partial(Mutant, file=f"{FOLDER}/counts.py", tests=COUNTS)
+chunk = partial(Mutant, file="dsv4_kernels/gates/chunk.py", tests="tests/gates/test_batch_gate.py")
 
 LIMIT = "if max(used, claimed) > limit:"
 BUDGETS = "if used > claimed or (exact and used != claimed) or claimed > used * UB_SLACK:"
@@ -246,5 +247,17 @@ MUTANTS = (
         "        _require_known(function)\n",
         "",
         killed_by="test_what_is_unknown_is_an_error",
+    ),
+    chunk(
+        "only the first launch of a run is recorded",
+        "if node.name not in recorded and isinstance(launch, Launch):",
+        "if not recorded and isinstance(launch, Launch):",
+        killed_by="test_a_batch_keeps_its_claims",
+    ),
+    chunk(
+        "a batch of slots in every layer",
+        "compress_ratio=LAYER_RATIOS[layer],",
+        "compress_ratio=4,",
+        killed_by="test_a_batch_keeps_its_claims",
     ),
 )
