@@ -232,6 +232,7 @@ def test_wrong_arguments_of_a_run_are_refused(device, seed, poison):
     plan = plan_of(inputs)
     out = poison.tensor(6, SMALL.hidden, dtype=torch.bfloat16)
     for name, value, message in [
+        ("cmp_sparse_lens", inputs.cmp_sparse_lens.long(), r"must be \[T=6\] int32"),  # would run
         ("q", inputs.q.half(), r"`q` must be \[T, H, C\] bfloat16, got .* float16"),
         ("num_tokens", 7, r"`num_tokens` must be an integer in 0\.\.6, got 7"),
         ("num_tokens", -1, r"`num_tokens` must be an integer in 0\.\.6, got -1"),
