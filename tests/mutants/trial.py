@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import pytest
 
 from mutants import witness
 from mutants.mutant import Mutant
@@ -22,6 +24,10 @@ from mutants.mutant import Mutant
 REPOSITORY = Path(__file__).resolve().parents[2]
 TREE = ("bench", "dsv4_kernels", "reference", "tests", "pyproject.toml", "README.md", "LICENSE")
 SECONDS = 300  # for one call of pytest; the slowest takes a minute where nothing is wrong
+
+# Two seconds of a trial were these imports: a server has them, and forks a process for each.
+_SERVER = multiprocessing.get_context("forkserver")
+_SERVER.set_forkserver_preload(["hypothesis", "numpy", "pytest", "rich", "torch", "triton"])
 
 # Who else might notice, asked only where the named test does not: whole chains.
 OTHERS = ("tests/chains/test_chain.py", "tests/laws/test_guard_pages.py")
@@ -104,32 +110,53 @@ def first_failure(tree: Path, scratch: Path, tests: Sequence[str]) -> Failure | 
     """Run `tests` in `tree` up to the first that fails; None if all pass."""
     report = tree / "witness.json"
     report.unlink(missing_ok=True)
+    output = tree / "output.txt"
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", witness.__name__]
-    path = os.pathsep.join([str(tree), str(tree / "tests")])
+    options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what the server imported
     own = {
-        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",  # a trial a core, as a rule
+        "PYTHONPATH": os.pathsep.join(map(str, _roots(tree))),
         "TRITON_CACHE_DIR": str(scratch / "triton"),
         witness.PATH: str(report),
     }
-    try:
-        process = subprocess.run(
-            [sys.executable, "-m", "pytest", *options, *dict.fromkeys(tests)],
-            cwd=tree,
-            env=os.environ | own,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=SECONDS,
-        )
-    except subprocess.TimeoutExpired:
+    process = _SERVER.Process(
+        target=_pytest, args=(tree, own, output, [*options, *dict.fromkeys(tests)])
+    )
+    process.start()
+    process.join(SECONDS)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
         return Failure(" ".join(tests), False, f"not done after {SECONDS} s")
-    if process.returncode == 0:
+    if process.exitcode == 0:
         return None
     facts = json.loads(report.read_text()) if report.exists() else {}
     test = facts.get("test", " ".join(tests))
-    if process.returncode < 0:
-        return Failure(test, True, f"died of {signal.Signals(-process.returncode).name}")
-    if process.returncode != 1 or "what" not in facts:
-        return Failure(test, False, process.stdout[-2000:])
+    if process.exitcode < 0:
+        return Failure(test, True, f"died of {signal.Signals(-process.exitcode).name}")
+    if process.exitcode != 1 or "what" not in facts:
+        return Failure(test, False, output.read_text(errors="replace")[-2000:])
     return Failure(test, facts["verdict"], facts["what"])
+
+
+def _roots(tree: Path) -> tuple[Path, Path]:
+    """Where a tree's modules are found."""
+    return tree, tree / "tests"
+
+
+def _pytest(tree: Path, own: Mapping[str, str], output: Path, arguments: Sequence[str]) -> None:
+    """In a process of its own: pytest on `tree`, as if nothing had been imported from another."""
+    os.setpgid(0, 0)
+    os.environ.update(own)
+    os.chdir(tree)
+    with output.open("wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    for name, module in list(sys.modules.items()):
+        if Path(getattr(module, "__file__", None) or "/").is_relative_to(REPOSITORY):
+            installed = "site-packages" in str(module.__file__)  # in an environment inside it
+            if not installed and name != "__main__":
+                del sys.modules[name]
+    others = [path for path in sys.path if path and Path(path) not in _roots(REPOSITORY)]
+    sys.path[:] = [*map(str, _roots(tree)), *others]
+    sys.exit(pytest.main(list(arguments)))
