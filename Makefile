@@ -39,8 +39,11 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/python -m dsv4_kernels demo
 
+# A process a core, of one thread each: most tests are too small for a launch to fill two cores, and
+# those of threads set their own number. At most eight, whose memory a laptop has.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 test: $(INSTALLED)
-	@$(BIN)/python -m pytest
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # --cpu: without an accelerator too, whose times the results then say nothing about.
 bench: $(INSTALLED)
@@ -98,6 +101,9 @@ $(INSTALLED): pyproject.toml .ci/constraints.txt
 		"install your system's gcc and C headers." >&2; exit 1; }
 	@echo "setting up .venv with $(PYTHON) (once; about a minute, most of it torch)"
 	@$(PYTHON) -m venv --clear .venv
+	@echo "  1 of 2: torch"
+	@$(PIP) install -c .ci/constraints.txt torch
+	@echo "  2 of 2: the compilers, the tools and the package"
 	@$(PIP) install -c .ci/constraints.txt -e '.[$(EXTRAS),bench,dev]'
 	@# torch's CUDA builds bring upstream triton, which owns the same folder as triton-ascend.
 	@if $(PIP) show triton >/dev/null 2>&1; then $(PIP) uninstall -y triton && \
@@ -108,7 +114,9 @@ $(HOPPER_INSTALLED): pyproject.toml .ci/constraints.txt
 	$(call require_python,$(HOPPER_PYTHON),3.13)
 	@echo "setting up .venv-hopper with $(HOPPER_PYTHON) (once; a minute or two, torch and triton)"
 	@$(HOPPER_PYTHON) -m venv --clear .venv-hopper
+	@echo "  1 of 2: torch and the package"
 	@$(HOPPER_PIP) install -c .ci/constraints.txt -e . numpy pytest
+	@echo "  2 of 2: triton"
 	@# By itself: torch's CUDA builds ask for a version of their own.
 	@$(HOPPER_PIP) install --no-deps $(UPSTREAM_TRITON)
 	@touch $@
