@@ -24,27 +24,25 @@ U = 2.0**-24
 LAMBDA = 8.0  # failure probability below 1e-10 for n = 4096, per element
 EXP_ERROR = 4 * U  # two exp functions of at most 2 ulp each
 
-# A bf16 result may land on the neighbouring value where the fp32 value before the one rounding
-# lies that near to a tie: errors of some 1e-6 against a spacing of 4e-3 make that rarer than this.
-ROUNDING_FLIPS = 2e-3
-
 
 @dataclass(frozen=True)
 class Bound:
-    """Largest deviation allowed per element, and the share of elements that may deviate at all.
+    """Largest deviation allowed per element.
 
     left: True where the segment writes nothing, because the element is another segment's.
     """
 
     allowed: torch.Tensor | float
     because: str
-    share: float = 1.0
     left: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What `judge` found; `used` is the largest deviation as a fraction of its bound."""
+    """What `judge` found.
+
+    used: the largest deviation as a fraction of its bound. share: of elements that deviate.
+    """
 
     buffer: str
     holds: bool
@@ -84,7 +82,7 @@ def judge(buffer: str, got: torch.Tensor, want: torch.Tensor, bound: Bound) -> V
     share = float((~same).double().mean())
     return Verdict(
         buffer,
-        holds=bool((used <= 1).all()) and share <= bound.share,
+        holds=bool((used <= 1).all()),
         deviation=float(difference.max()),
         used=float(used.max()),
         share=share,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from reference.bounds import EXP_ERROR, ROUNDING_FLIPS, Bound, Inputs, Outputs, U, spacing
+from reference.bounds import EXP_ERROR, Bound, Inputs, Outputs, U, narrowed
 from reference.resolve_slots import NEG
 
 
@@ -53,22 +53,28 @@ def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
     N, NB, H, C = o.shape
     P = inputs["rope_dim"]
     G = inputs["groups"]
-    weight = torch.exp(m - m.amax(dim=1, keepdim=True))
-    denominator = (weight * l).sum(1)
-    sink = inputs["attn_sink"].cpu().double()
-    denominator = denominator + torch.exp(sink - m.amax(dim=1))
-    magnitude = (weight[..., None] * o.abs()).sum(1) / denominator[..., None]
-    magnitude = magnitude.nan_to_num(0.0, 0.0)
+    m_all = m.amax(dim=1)
+    weight = torch.exp(m - m_all[:, None])
+    sink = torch.exp(inputs["attn_sink"].cpu().double() - m_all)
+    denominator = ((weight * l).sum(1) + sink)[..., None]
+    alive = (inputs["live_slots"].cpu() > 0)[:, None, None]
+
+    def merged(o: torch.Tensor) -> torch.Tensor:
+        return torch.where(alive, (weight[..., None] * o).sum(1) / denominator, 0.0)
+
     # Per block: two exp, each rescaling what came before; then the sink's exp, a sum, a division.
-    error = (NB * (2 * EXP_ERROR + 4 * U) + 2 * EXP_ERROR + 4 * U) * magnitude  # [N, H, C]
-    packed = error.view(N, G, H // G * C).transpose(0, 1)
+    error = (NB * (2 * EXP_ERROR + 4 * U) + 2 * EXP_ERROR + 4 * U) * merged(o.abs())  # [N, H, C]
+    error = error.nan_to_num(0.0, 0.0)
+
+    def packed(n: torch.Tensor) -> torch.Tensor:
+        return n.view(N, G, H // G * C).transpose(0, 1)
+
     rope_columns = torch.arange(H // G * C) % C >= C - P
     return {
         "o_packed": Bound(
-            packed + spacing(want["o_packed"].cpu(), torch.bfloat16),
-            "fp32 merge of NB blocks, then one rounding: at most the neighbouring bf16",
-            ROUNDING_FLIPS,
-            left=rope_columns.expand(packed.shape),
+            narrowed(packed(merged(o)), packed(error), want["o_packed"].cpu()),
+            "fp32 merge of NB blocks, one rounding to bf16: equal, unless they reach a tie",
+            left=rope_columns.expand(want["o_packed"].shape),
         ),
         "o_rope": Bound(error[..., C - P :], "fp32 merge of NB blocks, not rounded"),
     }

@@ -56,11 +56,6 @@ def test_where_nothing_is_allowed_any_deviation_breaks():
     assert found.used == INF
 
 
-@pytest.mark.parametrize(("share", "holds"), [(0.5, True), (0.49, False)])
-def test_only_a_share_of_the_elements_may_deviate(share, holds):
-    assert verdict([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.1, 4.1], 1.0, share=share).holds is holds
-
-
 @pytest.mark.parametrize(
     ("got", "want"), [(NAN, 1.0), (1.0, NAN), (INF, 1.0), (INF, -INF), (NAN, INF), (INF, NAN)]
 )
@@ -131,7 +126,7 @@ def test_a_sum_s_error_grows_with_the_root_of_its_terms():
 
 def test_exact_allows_nothing():
     bound = exact({"kv": torch.ones(1)}, "moves")["kv"]
-    assert (bound.allowed, bound.because, bound.share, bound.left) == (0.0, "moves", 1.0, None)
+    assert (bound.allowed, bound.because, bound.left) == (0.0, "moves", None)
 
 
 def test_distances():

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from against import check_segment, run_kernel
-from reference.bounds import U
+from reference import merge_norm as reference
+from reference.bounds import U, judge, spacing
 
 NEG = -3.4028234663852886e38
 
@@ -152,3 +153,24 @@ def test_sharers_have_one_count(generator, device, poison):
     inputs = draw(generator, device, N=5) | {"sharers": 2}
     inputs["live_blocks"] = torch.tensor([1, 3, 2], dtype=torch.int32, device=device)
     check_segment("merge_norm", inputs, poison)
+
+
+def test_the_bound_takes_a_neighbour_only_beside_a_tie(generator):
+    inputs = draw(generator, "cpu")
+    inputs["live_slots"][1] = 0
+    packed, rope = reference.merge_norm(**inputs)
+    bounds = reference.bound(inputs, {"o_packed": packed, "o_rope": rope})
+    allowed = torch.as_tensor(bounds["o_packed"].allowed)
+    nope = packed != 0  # of live tokens
+    assert 0 < (allowed[nope] > 0).double().mean() < 0.01
+    assert (allowed[:, 1] == 0).all()
+    assert (torch.as_tensor(bounds["o_rope"].allowed)[1] == 0).all()
+    for tie in (False, True):
+        place = tuple(((allowed > 0) == tie).logical_and(nope).nonzero()[0].tolist())
+        step = spacing(packed[place], torch.bfloat16)
+        held = []
+        for sign in (-1, 1):
+            got = packed.clone()
+            got[place] += sign * step
+            held.append(judge("o_packed", got, packed, bounds["o_packed"]).holds)
+        assert any(held) == tie

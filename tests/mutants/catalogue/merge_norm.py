@@ -7,6 +7,11 @@ from mutants.mutant import Mutant
 mutant = partial(
     Mutant, file="dsv4_kernels/segments/merge_norm.py", tests="tests/segments/test_merge_norm.py"
 )
+bound = partial(
+    mutant,
+    file="reference/merge_norm.py",
+    killed_by="test_the_bound_takes_a_neighbour_only_beside_a_tie",
+)
 
 MUTANTS = (
     mutant(
@@ -184,5 +189,15 @@ MUTANTS = (
         'LOWEST=float("-inf")',
         equivalent="a block's maximum is at least NEG, so the first step multiplies the zeros it "
         "starts from by exp(-inf) = 0 where it otherwise multiplies them by a number in [0, 1].",
+    ),
+    bound(
+        "every neighbour is within the bound",
+        'narrowed(packed(merged(o)), packed(error), want["o_packed"].cpu())',
+        'want["o_packed"].cpu().double().abs() / 128',
+    ),
+    bound(
+        "the bound of a dead token is a live one's",
+        "torch.where(alive, (weight[..., None] * o).sum(1) / denominator, 0.0)",
+        "(weight[..., None] * o).sum(1) / denominator",
     ),
 )
