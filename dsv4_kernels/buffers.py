@@ -84,6 +84,7 @@ def _table() -> Iterator[Buffer]:
     yield Buffer("seq_lens", "S", int32, "batch", "KV length of a request, this step included")
     yield Buffer("ori_tables", "ori_table_size", int32, "batch", "page tables, rows at a stride")
     yield Buffer("cmp_tables", "cmp_table_size", int32, "batch", "likewise, of cmp_kv")
+    yield Buffer("ori_indices", "N W", int32, "batch", "rows page*B + offset instead of a window")
     yield Buffer("cmp_indices", "N I", int32, "batch", "compressed slots of the token's request")
 
     yield Buffer("request", "N", int32, "chunk", "a token's request, -1 where it is dead")

@@ -5,6 +5,8 @@ Shares nothing with the kernels that resolve: a golden with the same bug would h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 Place = tuple[int, int]  # a token's request and position
@@ -36,6 +38,7 @@ def named_rows(
     compress_ratio: int,
     window: int,
     columns: int,
+    ori_indices: torch.Tensor | None = None,  # [W], the token's
 ) -> list[tuple[str, int] | None]:
     """Of each column of a token the pool and the row page*B + offset, None where it is dead.
 
@@ -43,9 +46,14 @@ def named_rows(
     """
     r, p = place
     named: list[tuple[str, int] | None] = []
-    for position in range(p - window + 1, p + 1):
-        row = _through(ori_kv, ori_block_table, r, position) if r >= 0 else None
-        named.append(None if row is None else ("ori", row))
+    if ori_indices is None:
+        for position in range(p - window + 1, p + 1):
+            row = _through(ori_kv, ori_block_table, r, position) if r >= 0 else None
+            named.append(None if row is None else ("ori", row))
+    else:
+        rows = ori_kv.shape[0] * ori_kv.shape[1]
+        for row in ori_indices.tolist():
+            named.append(("ori", row) if r >= 0 and 0 <= row < rows else None)
     if compress_ratio == 0:
         return named
     assert cmp_kv is not None
@@ -84,6 +92,7 @@ def as_raw(
     *,
     compress_ratio: int,
     window: int,
+    ori_indices: torch.Tensor | None = None,
 ) -> tuple[tuple[object, ...], int]:
     """The arguments of prefill_sparse_attn that mean the same, and its window: pages of one row,
     tables that change nothing, a ring as long as the pool, and an overlay that nothing names."""
@@ -99,13 +108,16 @@ def as_raw(
     base = {"ori": 0, "cmp": ring + T}
     raw = []
     for t, place in enumerate(places(query_start_loc, seq_lens, T)):
-        own = None if cmp_indices is None else cmp_indices[t].reshape(-1)
+        own, drafts = (None if x is None else x[t].reshape(-1) for x in (cmp_indices, ori_indices))
         named = named_rows(
             place, pools["ori"], ori_block_table, pools.get("cmp"), cmp_block_table, own,
-            compress_ratio=compress_ratio, window=window, columns=columns,
+            compress_ratio=compress_ratio, window=window, columns=columns, ori_indices=drafts,
         )  # fmt: skip
         raw.append([-1 if at is None else base[at[0]] + at[1] for at in named])
-    width = window + (columns if cmp_indices is None else cmp_indices.shape[-1])
+    width = window if ori_indices is None else ori_indices.shape[-1]
+    width += columns if cmp_indices is None else cmp_indices.shape[-1]
+    if width == 0:  # which the raw entry does not take
+        raw, width = [[-1]] * T, 1
     indices = torch.tensor(raw, dtype=torch.int32).reshape(T, width)
     half = (rope_cos, rope_sin)
     half = [torch.cat([x.reshape(T, x.shape[-1])[:, ::2]] * 2, dim=1) for x in half]
@@ -133,8 +145,12 @@ def oracle(
     *,
     compress_ratio: int,
     window: int,
+    listed: Sequence[Sequence[int]] | None = None,
 ) -> torch.Tensor:
-    """attn_out [T, D] fp64, from the KV of every request: no page, no table."""
+    """attn_out [T, D] fp64, from the KV of every request: no page, no table.
+
+    listed: of each token the positions that ori_indices names.
+    """
     T, H, C = q.shape
     P = rope_cos.shape[1]
     G, _, J = wo_a.shape
@@ -143,7 +159,8 @@ def oracle(
         if r < 0:
             continue
         by_position, by_slot = requests[r]
-        kv = [by_position[max(p - window + 1, 0) : p + 1]]
+        seen = range(max(p - window + 1, 0), p + 1) if listed is None else listed[t]
+        kv = [by_position[[*seen]]]
         if compress_ratio:
             visible = (p + 1) // compress_ratio
             slots = range(visible) if cmp_indices is None else cmp_indices[t].tolist()

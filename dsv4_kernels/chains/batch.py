@@ -26,7 +26,7 @@ from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.launcher.plan import Captured, Plan
 from dsv4_kernels.segments.inverse_rope import INTERLEAVED
-from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP
+from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP, batch_columns
 from dsv4_kernels.segments.slots import POOL_GAP, bind_columns, page_shift, without_kv_head
 from dsv4_kernels.segments.tiles import Tiles
 
@@ -44,10 +44,14 @@ ROPE_LAYOUTS = ("interleaved", "half")
 
 @dataclass(frozen=True)
 class _Fixed:
-    """What a plan is made for beside sizes; compiled into the resolver, but for the columns."""
+    """What a plan is made for beside sizes; compiled into the resolver, but for the columns.
+
+    window: columns of the window or of the list that replaces it.
+    """
 
     compress_ratio: int
     window: int
+    ori_listed: bool
     ori_page_size: int
     cmp_page_size: int
     listed: bool
@@ -60,7 +64,7 @@ class _BatchChain(PrefillChain):
     op = _OP
     fixed: Mapping[str, str] = {
         "T": "q", "H": "q", "C": "q", "P": "rope_cos", "G": "wo_a", "R": "wo_a", "D": "wo_b",
-        "I": "cmp_indices",
+        "W": "ori_indices", "I": "cmp_indices",
     }  # fmt: skip
     shrinking: Mapping[str, str] = {}
 
@@ -81,7 +85,8 @@ class _BatchChain(PrefillChain):
             chosen = self._segments["inverse_rope"].chosen
             self._segments["inverse_rope"] = INTERLEAVED.with_tiles(chosen)
         own = ("request", "position") if mapped else ()
-        self.per_token: Sequence[str] = ("q", "cmp_indices", "freqs_cos", "freqs_sin", *own)
+        lists = ("ori_indices", "cmp_indices")
+        self.per_token: Sequence[str] = ("q", *lists, "freqs_cos", "freqs_sin", *own)
 
     def check(self, arguments: Buffers) -> Contract:
         """Of arguments as `_as_rows` makes them."""
@@ -90,7 +95,9 @@ class _BatchChain(PrefillChain):
             contract.buffer(name, arguments[name])
         for name in ("freqs_cos", "freqs_sin"):
             contract.buffer(name, arguments[name], name.replace("freqs", "rope"))
-        for name in ("query_start_loc", "seq_lens", "cmp_indices", "ori_tables", "cmp_tables"):
+        for name in (
+            "query_start_loc", "seq_lens", "ori_indices", "cmp_indices", "ori_tables", "cmp_tables",
+        ):  # fmt: skip
             contract.buffer(name, arguments[name])
         if self._mapped:
             for name in ("request", "position"):
@@ -98,7 +105,7 @@ class _BatchChain(PrefillChain):
         self._check_heads(contract, "rope_cos")
         S, starts = contract["S"], contract["S1"]
         contract.require(starts == S + 1, "query_start_loc", f"[S+1={S + 1}] int32", f"[{starts}]")
-        bind_columns(contract, self._fixed.window + self._fixed.cmp_columns)
+        bind_columns(contract, batch_columns(self._fixed.window, self._fixed.cmp_columns))
         rows = {pool: arguments[f"{pool}_kv"].shape[0] for pool in ("ori", "cmp")}
         total = sum(rows.values()) + 1 + 2 * POOL_GAP
         contract.require(total < 2**31, "ori_kv", "< 2**31 rows with cmp_kv", f"{total} rows")
@@ -126,8 +133,9 @@ class SparseAttn:
         *args, **kwargs: the arguments of `sparse_attn` that have no default, in its order or by
             name. Of the weights the plan keeps the tensors, of the others only shapes, dtypes and
             device count.
-        compress_ratio, window, softmax_scale, max_seq_len, rope_layout, token_map, out_dtype: as
-            there; of token_map only whether there is one.
+        compress_ratio, window, softmax_scale, max_seq_len, rope_layout, ori_indices, token_map,
+            out_dtype: as there; of ori_indices only the width, of token_map only whether there is
+            one.
         wave_tokens, waves_in_flight, schedule, groups_per_launch, executor, tiles: as
             `PrefillSparseAttn` takes them.
 
@@ -143,6 +151,7 @@ class SparseAttn:
         softmax_scale: float | None = None,
         max_seq_len: int | None = None,
         rope_layout: str = "interleaved",
+        ori_indices: torch.Tensor | None = None,
         token_map: tuple[torch.Tensor, torch.Tensor] | None = None,
         out_dtype: torch.dtype = torch.bfloat16,
         wave_tokens: int = WAVE_TOKENS,
@@ -155,22 +164,23 @@ class SparseAttn:
     ) -> None:
         contract = Contract(_OP, rows="T")
         named = contract.by_name(ARGUMENTS, args, kwargs, {})
+        named |= dict(ori_indices=ori_indices, token_map=token_map)
         contract.one_of("rope_layout", rope_layout, ROPE_LAYOUTS)
         # Positions are below 2**31, and a slot's number is one of them.
         ratio = contract.integer("compress_ratio", compress_ratio, 0, 2**30)
         window = contract.integer("window", window, 1, 2**30 - 1)
         if max_seq_len is not None:
             max_seq_len = contract.integer("max_seq_len", max_seq_len, 0, 2**31 - 1)
-        arguments, fixed = _as_rows(named, token_map, ratio, window, max_seq_len)
+        self._layout = _layout_of(named, ratio, window, max_seq_len)
         self._mapped = token_map is not None
-        self._max_seq_len, self._fixed = max_seq_len, fixed
+        self._max_seq_len, self._fixed = max_seq_len, self._layout.fixed
         chain = _BatchChain(
-            fixed, softmax_scale=softmax_scale, rope_layout=rope_layout, mapped=self._mapped,
+            self._fixed, softmax_scale=softmax_scale, rope_layout=rope_layout, mapped=self._mapped,
             schedule=schedule, groups_per_launch=groups_per_launch, tiles=tiles,
         )  # fmt: skip
         self._plan = Plan(
-            chain, arguments, wave_tokens=wave_tokens, waves_in_flight=waves_in_flight,
-            executor=executor, out_dtype=out_dtype,
+            chain, self._layout.views(named), wave_tokens=wave_tokens,
+            waves_in_flight=waves_in_flight, executor=executor, out_dtype=out_dtype,
         )  # fmt: skip
         self._weights = {name: named[name] for name in WEIGHTS}
 
@@ -188,6 +198,7 @@ class SparseAttn:
     def run(
         self,
         *args: Any,
+        ori_indices: torch.Tensor | None = None,
         token_map: tuple[torch.Tensor, torch.Tensor] | None = None,
         out: torch.Tensor | None = None,
         **kwargs: Any,
@@ -195,19 +206,22 @@ class SparseAttn:
         """Run the chain on the current stream, without synchronising.
 
         Args:
-            *args, **kwargs, token_map: as for the plan. Pools and tables may be of other sizes than
-                the plan's, with its page sizes; weights that are not given are the plan's.
+            *args, **kwargs, ori_indices, token_map: as for the plan. Pools and tables may be of
+                other sizes than the plan's, with its page sizes; weights that are not given are the
+                plan's.
             out: output, [T, D] bf16 or fp32; by default the plan's own, which its next run
                 overwrites.
 
         Returns attn_out [T, D]. Raises ContractError before anything is launched or written.
         """
-        return self._plan.run(self._rows_of(args, kwargs, token_map), out)
+        options = dict(ori_indices=ori_indices, token_map=token_map)
+        return self._plan.run(self._rows_of(args, kwargs, options), out)
 
     @untraced
     def capture(
         self,
         *args: Any,
+        ori_indices: torch.Tensor | None = None,
         token_map: tuple[torch.Tensor, torch.Tensor] | None = None,
         out: torch.Tensor | None = None,
         **kwargs: Any,
@@ -217,34 +231,40 @@ class SparseAttn:
         The graph keeps the addresses of the tensors and no count: update them in place, to another
         batch of the capacity. Raises ContractError: as `run`, or the device has no graphs (a CPU).
         """
-        return self._plan.capture(self._rows_of(args, kwargs, token_map), out)
+        options = dict(ori_indices=ori_indices, token_map=token_map)
+        return self._plan.capture(self._rows_of(args, kwargs, options), out)
 
     def _rows_of(
-        self,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        token_map: tuple[torch.Tensor, torch.Tensor] | None,
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
     ) -> Buffers:
-        known = self._fixed
-        contract = Contract(_OP, rows="T")
-        contract.require(
-            (token_map is not None) == self._mapped, "token_map", "given as for the plan",
-            type(token_map).__name__,
-        )  # fmt: skip
-        arguments, fixed = _as_rows(
-            contract.by_name(ARGUMENTS, args, kwargs, self._weights), token_map,
-            known.compress_ratio, known.window, self._max_seq_len,
-        )  # fmt: skip
+        """The arguments of a run as views; looked at in full only where one of them is of another
+        shape, stride, dtype or device than in the run before."""
+        if len(args) == len(ARGUMENTS) and not kwargs:
+            named = {**dict(zip(ARGUMENTS, args, strict=True)), **options}
+        else:
+            given = Contract(_OP).by_name(ARGUMENTS, args, kwargs, self._weights)
+            named = {**given, **options}
+        if not self._layout.fits(named):
+            self._layout = self._like_the_plan(named)
+        return self._layout.views(named)
+
+    def _like_the_plan(self, named: Mapping[str, Any]) -> _Layout:
+        contract, known = Contract(_OP, rows="T"), self._fixed
+        for name, was in (("token_map", self._mapped), ("ori_indices", known.ori_listed)):
+            given = type(named[name]).__name__
+            contract.require((named[name] is not None) == was, name, "given as for the plan", given)
+        layout = _layout_of(named, known.compress_ratio, known.window, self._max_seq_len)
         for name, argument in (
             ("ori_page_size", "ori_kv"), ("cmp_page_size", "cmp_kv"), ("listed", "cmp_indices"),
         ):  # fmt: skip
-            own, given = getattr(known, name), getattr(fixed, name)
+            own, given = getattr(known, name), getattr(layout.fixed, name)
             contract.require(own == given, argument, f"as for the plan, {name}={own}", given)
         contract.require(
-            fixed.cmp_columns <= known.cmp_columns, "cmp_block_table",
-            f"of at most the plan's {known.cmp_columns} columns of slots", fixed.cmp_columns,
+            layout.fixed.cmp_columns <= known.cmp_columns, "cmp_block_table",
+            f"of at most the plan's {known.cmp_columns} columns of slots",
+            layout.fixed.cmp_columns,
         )  # fmt: skip
-        return arguments
+        return layout
 
 
 @untraced
@@ -269,6 +289,7 @@ def sparse_attn(
     softmax_scale: float | None = None,
     max_seq_len: int | None = None,
     rope_layout: str = "interleaved",
+    ori_indices: torch.Tensor | None = None,  # [T, W] or [T, 1, W] int32
     token_map: tuple[torch.Tensor, torch.Tensor] | None = None,
     out: torch.Tensor | None = None,
     out_dtype: torch.dtype = torch.bfloat16,
@@ -304,6 +325,8 @@ def sparse_attn(
         max_seq_len: without cmp_indices, the longest KV length there can be: it bounds the columns.
             The whole of cmp_block_table if None.
         rope_layout: "interleaved" (c0, c0, c1, c1, ..) or "half" (c0, c1, .. in the first P/2).
+        ori_indices: rows page*B + offset of ori_kv, any < 0 for none; they replace the window and
+            ori_block_table, for draft tokens that see each other.
         token_map: what `token_map` makes of query_start_loc and seq_lens, for the layers of a step.
         out, out_dtype, wave_tokens, waves_in_flight, schedule, groups_per_launch, executor, tiles:
             as `prefill_sparse_attn` takes them.
@@ -318,87 +341,132 @@ def sparse_attn(
     )  # fmt: skip
     plan = SparseAttn(
         *arguments, compress_ratio=compress_ratio, window=window, softmax_scale=softmax_scale,
-        max_seq_len=max_seq_len, rope_layout=rope_layout, token_map=token_map,
-        out_dtype=out_dtype, wave_tokens=wave_tokens, waves_in_flight=waves_in_flight,
-        schedule=schedule, groups_per_launch=groups_per_launch, executor=executor, tiles=tiles,
+        max_seq_len=max_seq_len, rope_layout=rope_layout, ori_indices=ori_indices,
+        token_map=token_map, out_dtype=out_dtype, wave_tokens=wave_tokens,
+        waves_in_flight=waves_in_flight, schedule=schedule, groups_per_launch=groups_per_launch,
+        executor=executor, tiles=tiles,
     )  # fmt: skip
-    return plan.run(*arguments, token_map=token_map, out=out)
+    return plan.run(*arguments, ori_indices=ori_indices, token_map=token_map, out=out)
 
 
-def _as_rows(
-    named: Mapping[str, Any],
-    token_map: tuple[torch.Tensor, torch.Tensor] | None,
-    ratio: int,
-    window: int,
-    max_seq_len: int | None,
-) -> tuple[Buffers, _Fixed]:
-    """The arguments as the segments take them, views all; and what a plan is made for."""
+@dataclass(frozen=True)
+class _Layout:
+    """How arguments of one set of shapes and strides are taken as the segments take them.
+
+    facts: of every tensor what was checked. flat: by a segment's name the argument, the shape and
+    the strides of a view. numbers: of pages and tables.
+    """
+
+    fixed: _Fixed
+    facts: dict[str, tuple[Any, ...] | None]
+    flat: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]]
+    numbers: dict[str, int]
+
+    def fits(self, named: Mapping[str, Any]) -> bool:
+        """Whether `named` differ from what was checked in nothing that a check looks at."""
+        return all(facts == _facts(named[name]) for name, facts in self.facts.items())
+
+    def views(self, named: Mapping[str, Any]) -> Buffers:
+        """The arguments, no memory moved."""
+        arguments: Buffers = dict(self.numbers, num_tokens=named["q"].shape[0])
+        for name, (argument, shape, strides) in self.flat.items():
+            arguments[name] = torch.as_strided(named[argument], shape, strides)
+        for name in ("q", "query_start_loc", "seq_lens", *WEIGHTS):
+            arguments[name] = named[name]
+        if named["token_map"] is not None:
+            arguments |= dict(zip(("request", "position"), named["token_map"], strict=True))
+        return arguments
+
+
+def _facts(value: Any) -> tuple[Any, ...] | None:
+    """What checks look at of a tensor, or of a pair of them; of None, None."""
+    if isinstance(value, torch.Tensor):
+        strides = value.stride() if value.layout == torch.strided else value.layout
+        return value.shape, strides, value.dtype, value.device
+    if isinstance(value, tuple | list):
+        return tuple(_facts(part) for part in value)
+    return None if value is None else (type(value),)
+
+
+def _layout_of(
+    named: Mapping[str, Any], ratio: int, window: int, max_seq_len: int | None
+) -> _Layout:
+    """Raises ContractError."""
     contract = Contract(_OP, rows="T")
     q = contract.buffer("q", named["q"])
-    contract.require(q.shape[1] >= 1 and q.shape[2] >= 1, "q", "[T, H, C] with H, C >= 1", "none")
-    pools = ("cmp_kv", "cmp_block_table")
-    for name in (*pools, "cmp_indices") if ratio == 0 else ():
+    T, _, C = q.shape
+    contract.require(q.shape[1] >= 1 and C >= 1, "q", "[T, H, C] with H, C >= 1", "none")
+    unused = ("cmp_kv", "cmp_block_table", "cmp_indices")
+    for name in unused if ratio == 0 else ():
         given = type(named[name]).__name__
         contract.require(named[name] is None, name, "None for compress_ratio=0", given)
+    flat: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {}
     numbers: dict[str, int] = {}
-    rows, tables, B, slots = {}, {}, dict(cmp=1), dict(cmp=0)
+    B, slots = dict(cmp=1), dict(cmp=0)
     for pool in ("ori", "cmp") if ratio else ("ori",):
-        rows[pool], B[pool], numbers[f"{pool}_page_rows"] = _pool_rows(contract, named, pool)
+        total, B[pool], numbers[f"{pool}_page_rows"] = _pool_rows(contract, named, pool)
+        flat[f"{pool}_kv"] = (f"{pool}_kv", (total, 1, C), (C, C, 1))
         numbers[f"{pool}_pages_count"] = contract[f"{pool}_pages"]
-        table_name = f"{pool}_block_table"
-        table = contract.tensor(
-            table_name, named[table_name], f"S {pool}_entries", torch.int32, apart=True
-        )
+        name = f"{pool}_block_table"
+        table = contract.tensor(name, named[name], f"S {pool}_entries", torch.int32, apart=True)
         S, n = table.shape
         slots[pool] = n * B[pool]
         contract.require(
-            page_shift(B[pool]) >= 0 or slots[pool] <= 2**24, table_name,
+            page_shift(B[pool]) >= 0 or slots[pool] <= 2**24, name,
             "at most 2**24 slots for a page size that is not a power of two",
             f"{n} pages of {B[pool]}",
         )  # fmt: skip
-        contract.require(slots[pool] < 2**31, table_name, "< 2**31 slots", f"{slots[pool]} slots")
+        contract.require(slots[pool] < 2**31, name, "< 2**31 slots", f"{slots[pool]} slots")
         stride = table.stride(0) if S > 1 else n
-        size = (S - 1) * stride + n if S and n else 0
-        tables[pool] = torch.as_strided(table, (size,), (1,)) if size else table.reshape(-1)
+        flat[f"{pool}_tables"] = (name, ((S - 1) * stride + n if S and n else 0,), (1,))
         numbers |= {f"{pool}_table_columns": n, f"{pool}_table_stride": stride}
     if ratio == 0:
-        rows["cmp"], tables["cmp"] = rows["ori"][:0], tables["ori"][:0]
+        flat["cmp_kv"] = ("ori_kv", (0, 1, C), (C, C, 1))
+        flat["cmp_tables"] = ("ori_block_table", (0,), (1,))
         numbers |= dict.fromkeys(
             ("cmp_page_rows", "cmp_pages_count", "cmp_table_columns", "cmp_table_stride"), 0
         )
-    indices = named["cmp_indices"]
-    for name in ("cmp_indices", "rope_cos", "rope_sin"):
-        contract.plain(name, named[name])
-    listed = indices is not None
-    if isinstance(indices, torch.Tensor) and indices.dim() == 3 and indices.shape[1] == 1:
-        indices = indices.squeeze(1)
-    if listed:
-        columns = contract.tensor("cmp_indices", indices, "T K", torch.int32).shape[1]
-    else:
-        indices = tables["ori"].new_empty((q.shape[0], 0))
+    flat["kv_overlay"] = ("q", (min(T, 1), C), (C, 1))
+
+    widths = {}
+    for name, letter in (("ori_indices", "W"), ("cmp_indices", "I")):
+        widths[name] = _list_width(contract, name, named[name], f"T {letter}")
+        source = name if named[name] is not None else "seq_lens"
+        flat[name] = (source, (T, widths[name] or 0), (widths[name] or 0, 1))
+    ori_rows = numbers["ori_pages_count"] * B["ori"]
+    contract.require(
+        widths["ori_indices"] is None or page_shift(B["ori"]) >= 0 or ori_rows <= 2**24,
+        "ori_kv", "with ori_indices, at most 2**24 rows for a page size that is not a power of two",
+        f"{numbers['ori_pages_count']} pages of {B['ori']}",
+    )  # fmt: skip
+    columns = widths["cmp_indices"]
+    if columns is None:
         columns = slots["cmp"]
         if ratio and max_seq_len is not None:
             columns = min(columns, max_seq_len // ratio)
-    arguments: Buffers = dict(
-        numbers, q=q, ori_kv=rows["ori"], cmp_kv=rows["cmp"], kv_overlay=q.view(-1, q.shape[2])[:1],
-        ori_tables=tables["ori"], cmp_tables=tables["cmp"], cmp_indices=indices,
-        freqs_cos=_by_token(named["rope_cos"]), freqs_sin=_by_token(named["rope_sin"]),
-        num_tokens=q.shape[0],
-    )  # fmt: skip
+    for name in ("rope_cos", "rope_sin"):
+        contract.plain(name, named[name])
+        table = _by_token(named[name])
+        wide = getattr(table, "dtype", None) == torch.float32
+        dtype = torch.float32 if wide else torch.bfloat16
+        P = contract.tensor(name, table, "T P", dtype).shape[1]
+        flat[name.replace("rope", "freqs")] = (name, (T, P), (P, 1))
     for name in ("query_start_loc", "seq_lens"):
-        arguments[name] = contract.buffer(name, named[name])
-    arguments |= {name: named[name] for name in WEIGHTS}
-    if token_map is not None:
+        contract.buffer(name, named[name])
+    if (token_map := named["token_map"]) is not None:
         pair = isinstance(token_map, tuple | list) and len(token_map) == 2
         contract.require(pair, "token_map", "(request, position)", type(token_map).__name__)
-        arguments |= dict(zip(("request", "position"), token_map, strict=True))
-    return arguments, _Fixed(ratio, window, B["ori"], B["cmp"], listed, columns)
+    W = widths["ori_indices"]
+    fixed = _Fixed(
+        ratio, window if W is None else W, W is not None, B["ori"], B["cmp"],
+        widths["cmp_indices"] is not None, columns,
+    )  # fmt: skip
+    facts = {name: _facts(value) for name, value in named.items()}
+    return _Layout(fixed, facts, flat, numbers)
 
 
-def _pool_rows(
-    contract: Contract, named: Mapping[str, Any], pool: str
-) -> tuple[torch.Tensor, int, int]:
-    """A pool as rows [rows, 1, C]; B, and the rows from a page to the next."""
+def _pool_rows(contract: Contract, named: Mapping[str, Any], pool: str) -> tuple[int, int, int]:
+    """Of a pool as rows: how many, B, and those from a page to the next."""
     name = f"{pool}_kv"
     value = named[name]
     contract.plain(name, value)
@@ -412,8 +480,17 @@ def _pool_rows(
     )
     total = (count - 1) * (stride // C) + B if count else 0
     contract.require(total < 2**31, name, "a pool of < 2**31 rows", f"{total} rows")
-    flat = torch.as_strided(pages, (total, 1, C), (C, C, 1)) if count else pages.view(0, 1, C)
-    return flat, B, stride // C
+    return total, B, stride // C
+
+
+def _list_width(contract: Contract, name: str, value: Any, shape: str) -> int | None:
+    """Columns of a list [T, n] or [T, 1, n]; None where there is none."""
+    if value is None:
+        return None
+    contract.plain(name, value)
+    if isinstance(value, torch.Tensor) and value.dim() == 3 and value.shape[1] == 1:
+        value = value.squeeze(1)
+    return contract.tensor(name, value, shape, torch.int32).shape[1]
 
 
 def _by_token(table: Any) -> Any:

@@ -38,7 +38,8 @@ class Request:
 @dataclass(frozen=True)
 class BatchInputs:
     """The arguments of `sparse_attn` by their names and in their order, and what they were made
-    of: window_rows and slot_rows, the KV of every request by position and by slot."""
+    of: window_rows and slot_rows, the KV of every request by position and by slot; listed, of each
+    token the positions that ori_indices names."""
 
     q: torch.Tensor
     ori_kv: torch.Tensor
@@ -58,14 +59,17 @@ class BatchInputs:
     window: int
     window_rows: tuple[torch.Tensor, ...]  # of a request [length, C] bf16
     slot_rows: tuple[torch.Tensor, ...]  # [length // ratio, C] bf16
+    ori_indices: torch.Tensor | None = None
+    listed: tuple[tuple[int, ...], ...] | None = None
 
     def args(self) -> tuple[Any, ...]:
         """The positional arguments."""
         return tuple(getattr(self, field.name) for field in fields(self)[:14])
 
-    def options(self) -> dict[str, int]:
-        """The keyword arguments that have no default, and the window."""
-        return dict(compress_ratio=self.compress_ratio, window=self.window)
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments that have no default, the window, and drafts' lists of rows."""
+        drafts = {} if self.ori_indices is None else dict(ori_indices=self.ori_indices)
+        return dict(compress_ratio=self.compress_ratio, window=self.window) | drafts
 
     def to(self, device: torch.device | str) -> BatchInputs:
         """The same inputs on `device`, with the same strides."""
@@ -80,6 +84,7 @@ def make_batch(
     ratio: int,
     listed: bool | None = None,
     capacity: int | None = None,
+    drafts: int | None = None,
     page_sizes: tuple[int, int] = (32, 32),
     gap_rows: int = 0,
     seed: int = 0,
@@ -93,6 +98,8 @@ def make_batch(
         ratio: positions per compressed slot, 0 for none.
         listed: whether cmp_indices is given; for a ratio of 4 by default.
         capacity: T; the tokens of the requests if None.
+        drafts: W, if ori_indices is given: the window before a request's tokens of this step and
+            all of these, whatever the token's place among them.
         page_sizes: of the window's pool and of the compressed one.
         gap_rows: rows of NaN from the end of a page to the next.
         seed: of the generators.
@@ -108,6 +115,8 @@ def make_batch(
     cos, sin = (torch.full((T, dims.rope_dim), torch.nan) for _ in range(2))
     indices = torch.zeros((T, dims.index_topk), dtype=torch.int32)
     window_rows, slot_rows = [], []
+    positions: list[tuple[int, ...]] = [()] * T
+    owner = [-1] * T
     for request, start in zip(requests, starts.tolist(), strict=False):
         key = seed * 1009 + request.key
         length = max(request.length, 0)
@@ -123,10 +132,18 @@ def make_batch(
             q[t] = torch.randn(dims.heads, dims.head_dim, generator=token).bfloat16()
             angle = torch.rand(dims.rope_dim // 2, generator=token) * 6.0
             cos[t], sin[t] = (f(angle).repeat_interleave(2) for f in (torch.cos, torch.sin))
+            if drafts is not None:
+                first = max(length - request.tokens - dims.window, 0)
+                seen = torch.arange(length)[first:][-drafts:] if drafts else torch.arange(0)
+                order = torch.randperm(len(seen), generator=token)
+                positions[t], owner[t] = tuple(seen[order].tolist()), len(window_rows) - 1
             if ratio:
                 indices[t] = _list_of((position + 1) // ratio, dims.index_topk, token)
 
     ori = _paged(window_rows, page_sizes[0], gap_rows, dims.head_dim, generator)
+    ori_indices = None
+    if drafts is not None:
+        ori_indices = _physical(positions, owner, ori[1], page_sizes[0], drafts, generator)
     cmp = (None, None)
     if ratio:
         cmp = _paged(slot_rows, page_sizes[1], gap_rows, dims.head_dim, generator)
@@ -137,6 +154,7 @@ def make_batch(
         attn_sink=weights.attn_sink, rope_cos=cos, rope_sin=sin, wo_a=weights.wo_a,
         wo_b=weights.wo_b, wo_b_scale=weights.wo_b_scale, compress_ratio=ratio,
         window=dims.window, window_rows=tuple(window_rows), slot_rows=tuple(slot_rows),
+        ori_indices=ori_indices, listed=None if drafts is None else tuple(positions),
     )  # fmt: skip
 
 
@@ -150,6 +168,24 @@ def _list_of(visible: int, width: int, generator: torch.Generator) -> torch.Tens
     drawn = torch.where(kind < 0.1, -1, drawn)
     drawn = torch.where(kind > 0.95, visible, drawn)
     return drawn.int()
+
+
+def _physical(
+    listed: Sequence[Sequence[int]],
+    owner: Sequence[int],
+    table: torch.Tensor,
+    B: int,
+    width: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """[T, 1, width], as vLLM's: rows of the pool for positions of each token's request, in their
+    order, from anywhere in the row on; none elsewhere."""
+    rows = torch.full((len(listed), 1, width), -1, dtype=torch.int32)
+    for t, seen in enumerate(listed):
+        places = torch.randperm(width, generator=generator)[: len(seen)].sort().values
+        for place, position in zip(places.tolist(), seen, strict=True):
+            rows[t, 0, place] = int(table[owner[t], position // B]) * B + position % B
+    return rows
 
 
 def _paged(

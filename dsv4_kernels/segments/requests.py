@@ -3,8 +3,9 @@
     request[t], position[t]    r with query_start_loc[r] <= t < query_start_loc[r+1] (the first such
                                r), and seq_lens[r] - query_start_loc[r+1] + t; -1 where there is no
                                such request or the position is negative
-    columns of a token         window: the positions p-window+1 .. p, those below 0 dead; then
-                               slot cmp_indices[t, k], or k, live where 0 <= slot < (p+1)//ratio
+    columns of a token         window: the positions p-window+1 .. p, those below 0 dead, or the
+                               rows page*B + offset of ori_indices[t, w]; then slot
+                               cmp_indices[t, k], or k, live where 0 <= slot < (p+1)//ratio
 
 A page is looked up in the request's row of a table; one outside of the table or of the pool is
 dead. Every count is read here, on the device: a captured graph serves another batch of its
@@ -181,7 +182,8 @@ def _rows_through(
         "cmp_entries", "cmp_stride", "cmp_base", "S", "N", "I", "cmp_columns", "KP",
     ],
     do_not_specialize_on_alignment=[
-        "ori_tables_ptr", "cmp_tables_ptr", "cmp_indices_ptr", "request_ptr", "position_ptr",
+        "ori_tables_ptr", "cmp_tables_ptr", "ori_indices_ptr", "cmp_indices_ptr", "request_ptr",
+        "position_ptr",
     ],
 )  # fmt: skip
 def _resolve_requests_kernel(
@@ -189,6 +191,7 @@ def _resolve_requests_kernel(
     position_ptr,  # [N] int32
     ori_tables_ptr,  # [S, ori_entries] int32, rows ori_stride apart
     cmp_tables_ptr,  # [S, cmp_entries] int32, rows cmp_stride apart
+    ori_indices_ptr,  # [N, WINDOW] int32
     cmp_indices_ptr,  # [N, I] int32
     rows_ptr,  # [N, KP] int32
     bias_ptr,  # [N, KP] fp32
@@ -210,6 +213,7 @@ def _resolve_requests_kernel(
     cmp_columns,
     KP,
     WINDOW: tl.constexpr,
+    ORI_LISTED: tl.constexpr,
     RATIO: tl.constexpr,
     LISTED: tl.constexpr,
     ORI_B: tl.constexpr,
@@ -244,12 +248,20 @@ def _resolve_requests_kernel(
                 column = k0 + k
                 row = tl.full((BLOCK_K,), -1, tl.int32)
                 if k0 < WINDOW:
-                    slot = p - WINDOW + 1 + column
-                    row = _rows_through(
-                        slot, (column < WINDOW) & (slot >= 0), p - WINDOW + 1, p,
-                        ori_tables_ptr + r64 * ori_stride, ori_entries, ori_pages, ori_page_rows,
-                        ORI_B, ORI_SHIFT, TABLE,
-                    )  # fmt: skip
+                    if ORI_LISTED:
+                        inside = column < WINDOW
+                        slot_ptr = ori_indices_ptr + t * WINDOW + column
+                        slot = tl.load(slot_ptr, mask=inside, other=-1)
+                        live = (slot >= 0) & (slot < ori_pages * ORI_B)
+                        gaps = page_of(slot, ORI_B, ORI_SHIFT) * (ori_page_rows - ORI_B)
+                        row = tl.where(live, slot + gaps, -1)
+                    else:
+                        slot = p - WINDOW + 1 + column
+                        row = _rows_through(
+                            slot, (column < WINDOW) & (slot >= 0), p - WINDOW + 1, p,
+                            ori_tables_ptr + r64 * ori_stride, ori_entries, ori_pages,
+                            ori_page_rows, ORI_B, ORI_SHIFT, TABLE,
+                        )  # fmt: skip
                 if RATIO > 0:  # noqa: SIM102 - the first is known when it is compiled
                     if k0 + BLOCK_K > WINDOW:
                         place = column - WINDOW
@@ -285,6 +297,11 @@ def _resolve_requests_kernel(
         tl.store(live_slots_ptr + n, live_slots.to(tl.int32))
 
 
+def batch_columns(window: int, cmp_columns: int) -> int:
+    """Columns of a token; one at least, as what follows takes no empty row."""
+    return max(window + cmp_columns, 1)
+
+
 POOL_NUMBERS = tuple(
     f"{pool}_{number}"
     for pool in ("ori", "cmp")
@@ -295,13 +312,14 @@ POOL_NUMBERS = tuple(
 def _check_resolve(contract: Contract, **numbers: int) -> None:
     """Whoever makes the flat views has checked them: this binds."""
     contract.sizes |= numbers
-    bind_columns(contract, contract["window"] + contract["cmp_columns"])
+    bind_columns(contract, batch_columns(contract["window"], contract["cmp_columns"]))
     contract.sizes["U"] = contract["N"]
 
 
 def _launch_resolve(contract: Contract, target: Target, tiles: ResolveRequestsTiles) -> Launch:
     N, ori_B, cmp_B = (contract[letter] for letter in ("N", "ori_page_size", "cmp_page_size"))
     # Masked lanes read a clamped address, which must exist.
+    ori_list = "ori_indices" if contract["W"] else "position"
     listed = "cmp_indices" if contract["I"] else "position"
     # The overlay of gather_kv has one row, that nothing names.
     cmp_base = contract["ori_pages"] + POOL_GAP + 1 + POOL_GAP
@@ -309,15 +327,16 @@ def _launch_resolve(contract: Contract, target: Target, tiles: ResolveRequestsTi
         _resolve_requests_kernel,
         target.grid("vector", N),
         (
-            "request", "position", "ori_tables", "cmp_tables", listed, "rows", "bias", "runs",
-            "live_blocks", "live_slots", *POOL_NUMBERS, cmp_base, contract["S"], N,
+            "request", "position", "ori_tables", "cmp_tables", ori_list, listed, "rows", "bias",
+            "runs", "live_blocks", "live_slots", *POOL_NUMBERS, cmp_base, contract["S"], N,
             contract["I"], contract["cmp_columns"], contract["KP"],
         ),
         dict(
-            WINDOW=contract["window"], RATIO=contract["compress_ratio"],
-            LISTED=bool(contract["listed"]), ORI_B=ori_B, ORI_SHIFT=page_shift(ori_B),
-            CMP_B=cmp_B, CMP_SHIFT=page_shift(cmp_B), DEAD=NEG, BLOCK_K=BLOCK_COLUMNS,
-            RUN=RUN_COLUMNS, TABLE=tiles.table_entries, **tiles.options(target),
+            WINDOW=contract["window"], ORI_LISTED=bool(contract["ori_listed"]),
+            RATIO=contract["compress_ratio"], LISTED=bool(contract["listed"]), ORI_B=ori_B,
+            ORI_SHIFT=page_shift(ori_B), CMP_B=cmp_B, CMP_SHIFT=page_shift(cmp_B), DEAD=NEG,
+            BLOCK_K=BLOCK_COLUMNS, RUN=RUN_COLUMNS, TABLE=tiles.table_entries,
+            **tiles.options(target),
         ),
     )  # fmt: skip
 
@@ -332,12 +351,12 @@ RESOLVE_REQUESTS = Segment(
     "resolve_requests", ResolveRequestsTiles,
     reads=(
         "request", "position", "seq_lens", "ori_kv", "cmp_kv", "ori_tables", "cmp_tables",
-        "cmp_indices",
+        "ori_indices", "cmp_indices",
     ),
     writes=("rows", "bias", "runs", "live_blocks", "live_slots"),
     numbers=(
-        *POOL_NUMBERS, "window", "compress_ratio", "listed", "cmp_columns", "ori_page_size",
-        "cmp_page_size",
+        *POOL_NUMBERS, "window", "ori_listed", "compress_ratio", "listed", "cmp_columns",
+        "ori_page_size", "cmp_page_size",
     ),
     check=_check_resolve, launch=_launch_resolve, cost=_cost,
 )  # fmt: skip

@@ -57,7 +57,8 @@ def check(batch, device, **options):
     assert not got[~live].view(torch.int16).any()
     want = oracle(
         list(zip(batch.window_rows, batch.slot_rows, strict=True)), batch.q, batch.cmp_indices,
-        *batch.args()[6:], **batch.options(),
+        *batch.args()[6:], compress_ratio=batch.compress_ratio, window=batch.window,
+        listed=batch.listed,
     )  # fmt: skip
     error = (got.double() - want)[live].norm(dim=1) / want[live].norm(dim=1)
     assert (error < ORACLE_ERROR).all(), error
@@ -161,6 +162,48 @@ def test_alone_packed_chunked_and_step_by_step(seed, device):
         assert same(torch.cat(parts), want)
 
 
+@pytest.mark.parametrize("pages", [(1, 1), (32, 8), (12, 5)])
+@pytest.mark.parametrize(("drafts", "ratio"), [(40, 4), (128, 128), (130, 0), (31, 4)])
+def test_drafts_list_the_rows_of_their_window(drafts, ratio, pages, seed, device):
+    """The lists name positions behind the token's own too, in any order and with holes."""
+    options = dict(ratio=ratio, drafts=drafts, page_sizes=pages, capacity=22, seed=seed)
+    batch = make_batch(SMALL, MIXED, gap_rows=2, **options)
+    assert batch.listed is not None
+    assert max(batch.listed[0]) == 99 > 97
+    want = check(batch, device)
+    assert batch.ori_indices is not None
+    flat = dataclasses.replace(batch, ori_indices=batch.ori_indices[:, 0])
+    assert same(run(flat, device, wave_tokens=7), want)
+    table = torch.full_like(batch.ori_block_table, INT32_MAX)  # it is not read
+    assert same(run(dataclasses.replace(batch, ori_block_table=table), device), want)
+
+
+def test_a_row_of_drafts_beside_the_pool_is_dead(seed, device):
+    """Below it, at its end, and wherever int32 reaches; between its pages lies NaN."""
+    for pages in ((16, 8), (12, 5)):
+        batch = make_batch(
+            SMALL, MIXED, ratio=4, drafts=32, page_sizes=pages, gap_rows=3, seed=seed
+        )
+        assert batch.ori_indices is not None
+        want, dead = run(batch, device), batch.ori_indices < 0
+        assert dead.any()
+        rows = batch.ori_kv.shape[0] * pages[0]
+        for value in (INT32_MIN, -2, rows, rows + 1, 2 * rows, 2**24 + 5, INT32_MAX):
+            other = torch.where(dead, value, batch.ori_indices)
+            assert same(run(dataclasses.replace(batch, ori_indices=other), device), want)
+
+
+def test_drafts_that_list_the_window_are_the_window(seed, device):
+    batch = make_batch(SMALL, MIXED, ratio=4, page_sizes=(16, 8), seed=seed)
+    rows = torch.full((20, batch.window), -1, dtype=torch.int32)
+    for t, (r, p) in enumerate(places(batch.query_start_loc, batch.seq_lens, 20)):
+        for w, position in enumerate(range(p - batch.window + 1, p + 1)):
+            if position >= 0:
+                page = int(batch.ori_block_table[r, position // 16])
+                rows[t, w] = page * 16 + position % 16
+    assert same(run(dataclasses.replace(batch, ori_indices=rows), device), run(batch, device))
+
+
 @pytest.mark.parametrize("pool", ["ori", "cmp"])
 def test_dead_indices_and_lists_of_any_order(pool, seed, device):
     """The generator's lists hold holes, doubles and slots that are not visible; a shape of
@@ -224,6 +267,7 @@ def hostile(batch, generator):
     changes = {}
     for name in (
         "ori_block_table", "cmp_block_table", "cmp_indices", "query_start_loc", "seq_lens",
+        "ori_indices",
     ):  # fmt: skip
         value = getattr(batch, name)
         if value is None:
@@ -245,7 +289,8 @@ def drawn_batch(generator):
     live = sum(request.tokens for request in requests)
     return make_batch(
         SMALL, requests, ratio=(0, 4, 128, 3)[integer(0, 4)] if requests else 4,
-        listed=None if integer(0, 2) else False, capacity=live + integer(0, 4),
+        listed=None if integer(0, 2) else False, drafts=(None, None, 40)[integer(0, 3)],
+        capacity=live + integer(0, 4),
         page_sizes=((1, 1), (32, 32), (64, 5), (128, 2))[integer(0, 4)],
         gap_rows=integer(0, 3), seed=integer(0, 2**20),
     )  # fmt: skip
@@ -291,6 +336,8 @@ def test_nothing_along_an_axis(change, seed, device):
     if change == "no slot":
         assert batch.cmp_indices is not None
         batch = dataclasses.replace(batch, cmp_indices=batch.cmp_indices[:, :0])
+        nothing = batch.query_start_loc.new_empty((20, 0))
+        assert not run(dataclasses.replace(batch, ori_indices=nothing), device).any()
         without = dataclasses.replace(
             batch, cmp_kv=None, cmp_block_table=None, cmp_indices=None, compress_ratio=0
         )
@@ -403,6 +450,10 @@ WRONG = [
     ("cmp_block_table", lambda x: x[:, ::2], "contiguous along all but the first axis"),
     ("cmp_indices", lambda x: x[:-1], "T="),
     ("cmp_indices", lambda x: x.long(), "int32"),
+    ("ori_indices", lambda x: x[:-1], "T="),
+    ("ori_indices", lambda x: x.long(), "int32"),
+    ("ori_indices", lambda x: x[:, :, ::2], "contiguous"),
+    ("ori_indices", lambda x: x.tolist(), "int32"),
     ("query_start_loc", lambda x: x[:-1], "S[+]1"),
     ("query_start_loc", lambda x: x.long(), "int32"),
     ("seq_lens", lambda x: x[:-1], "S="),
@@ -417,7 +468,8 @@ WRONG = [
 
 @pytest.mark.parametrize(("name", "change", "contract"), WRONG)
 def test_a_wrong_tensor_is_refused_by_name(name, change, contract, seed):
-    batch = make_batch(SMALL, MIXED, ratio=4, gap_rows=1, seed=seed)
+    drafts = 40 if name == "ori_indices" else None
+    batch = make_batch(SMALL, MIXED, ratio=4, drafts=drafts, gap_rows=1, seed=seed)
     changed = dataclasses.replace(batch, **{name: change(getattr(batch, name))})
     with pytest.raises(ContractError, match=rf"^sparse_attn: `{name}` must be .*({contract})"):
         sparse_attn(*changed.args(), **changed.options())
@@ -457,6 +509,14 @@ def test_a_plan_keeps_its_kind(seed):
     assert narrow.run(*listless.args()).shape == (20, SMALL.hidden)
     with pytest.raises(ContractError, match="`token_map` must be given as for the plan"):
         plan.run(*batch.args(), token_map=token_map(batch.query_start_loc, batch.seq_lens, 20))
+    drafts = make_batch(SMALL, MIXED, ratio=4, drafts=40, page_sizes=(16, 8), seed=seed)
+    with pytest.raises(ContractError, match="`ori_indices` must be given as for the plan"):
+        plan.run(*batch.args(), ori_indices=drafts.ori_indices)
+    drafting = SparseAttn(*drafts.args(), **drafts.options())
+    assert drafts.ori_indices is not None
+    for wrong in (None, drafts.ori_indices[:, :, 8:].contiguous()):
+        with pytest.raises(ContractError, match=r"`ori_indices` must be (given as|of the plan's)"):
+            drafting.run(*drafts.args(), ori_indices=wrong)
 
 
 def test_a_plan_runs_other_batches_of_its_capacity(seed):

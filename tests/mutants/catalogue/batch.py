@@ -72,6 +72,30 @@ MUTANTS = (
         killed_by="tests/gates/test_batch_gate.py::"
         "test_a_batch_keeps_its_claims[FLASH-Ascend910_9392-64-0]",
     ),
+    resolver(
+        "a listed row at the pool's end is live",
+        "(slot < ori_pages * ORI_B)",
+        "(slot <= ori_pages * ORI_B)",
+        killed_by="test_a_row_of_drafts_beside_the_pool_is_dead",
+    ),
+    resolver(
+        "listed rows lie without a gap",
+        "page_of(slot, ORI_B, ORI_SHIFT) * (ori_page_rows - ORI_B)",
+        "page_of(slot, ORI_B, ORI_SHIFT) * 0",
+        killed_by="test_drafts_list_the_rows_of_their_window[40-4-pages2]",
+    ),
+    entry(
+        "a plan without a list of rows takes one",
+        "(named[name] is not None) == was, name,",
+        "True, name,",
+        killed_by="test_a_plan_keeps_its_kind",
+    ),
+    entry(
+        "a plan takes a list of another width",
+        '"W": "ori_indices", "I": "cmp_indices",',
+        '"I": "cmp_indices",',
+        killed_by="test_a_plan_keeps_its_kind",
+    ),
     entry(
         "the layout of RoPE is half, whatever is asked for",
         'if rope_layout == "interleaved":',
@@ -80,8 +104,8 @@ MUTANTS = (
     ),
     entry(
         "a pool's memory is not looked at before it is viewed",
-        "    contract.plain(name, value)\n",
-        "",
+        "value = named[name]\n    contract.plain(name, value)\n",
+        "value = named[name]\n",
         killed_by="tests/segments/test_contract.py::"
         "test_a_batch_s_memory_that_a_pointer_does_not_tell[freed]",
     ),
