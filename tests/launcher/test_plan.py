@@ -103,6 +103,7 @@ def test_any_legal_order_gives_the_same_bytes(
     schedule, groups_per_launch, waves_in_flight, device, seed, poison
 ):
     inputs = make_inputs(EIGHT_GROUPS, tokens=7, start=100, seed=seed, device=device)
+    inputs.cmp_sparse_lens[:3] = 0  # a wave without a live block, whose counts are its own
     want = chain(inputs, schedule=schedule)
     orders = set()
     for draw in range(10):

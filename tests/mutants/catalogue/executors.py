@@ -66,14 +66,14 @@ MUTANTS = (
         "the last two nodes swap places",
         IN_ORDER,
         IN_ORDER.replace("in nodes:", "in (*nodes[:-2], nodes[-1], nodes[-2]):"),
-        killed_by="tests/chains/test_chain.py::test_any_chunk_length[5]",
+        killed_by="tests/launcher/test_plan.py::test_any_legal_order_gives_the_same_bytes",
     ),
     mutant(
         "no quant",
         IN_ORDER,
         IN_ORDER + '    exact = waves[0]["o_r"].flatten(1) @ waves[0]["wo_b"].float().T\n'
         '    waves[0]["attn_out"].copy_(exact * waves[0]["wo_b_scale"])\n',
-        killed_by="tests/chains/test_chain.py::test_any_chunk_length[5]",
+        killed_by="tests/launcher/test_plan.py::test_any_legal_order_gives_the_same_bytes",
     ),
     mutant(
         "a failure leaves before the lanes are joined",
