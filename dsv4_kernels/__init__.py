@@ -3,7 +3,7 @@
     from dsv4_kernels import prefill_sparse_attn           # the whole chain of a chunk
     from dsv4_kernels import sparse_attn                   # or for a server's batch
     from dsv4_kernels import gather_kv, qk_softmax_pv      # or its segments, in segments/
-    from dsv4_kernels import prefill_sparse_attn_heads, grouped_o_proj  # or its two halves
+    from dsv4_kernels import sparse_attn_heads, grouped_o_proj  # or its halves, chains/seams.py
 
 | segment        | core     | reads                                  | writes             |
 |----------------|----------|----------------------------------------|--------------------|
@@ -38,7 +38,11 @@ from dsv4_kernels.device import MissingDependency
 if TYPE_CHECKING:
     from dsv4_kernels.chains.batch import SparseAttn, sparse_attn
     from dsv4_kernels.chains.prefill import PrefillSparseAttn, prefill_sparse_attn
-    from dsv4_kernels.chains.seams import grouped_o_proj, prefill_sparse_attn_heads
+    from dsv4_kernels.chains.seams import (
+        grouped_o_proj,
+        prefill_sparse_attn_heads,
+        sparse_attn_heads,
+    )
     from dsv4_kernels.segments.dequant_sum import dequant_sum
     from dsv4_kernels.segments.gather_kv import gather_kv
     from dsv4_kernels.segments.group_quant import group_quant
@@ -74,6 +78,7 @@ __all__ = [
     "resolve_slots",
     "row_quant",
     "sparse_attn",
+    "sparse_attn_heads",
     "token_map",
 ]
 
@@ -84,6 +89,7 @@ _MODULES = {
     "prefill_sparse_attn": "chains.prefill",
     "PrefillSparseAttn": "chains.prefill",
     "prefill_sparse_attn_heads": "chains.seams",
+    "sparse_attn_heads": "chains.seams",
     "grouped_o_proj": "chains.seams",
 }  # others: segments/
 

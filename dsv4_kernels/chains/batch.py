@@ -30,7 +30,7 @@ from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP, batch_co
 from dsv4_kernels.segments.slots import POOL_GAP, bind_columns, page_shift, without_kv_head
 from dsv4_kernels.segments.tiles import Tiles
 
-_OP = "sparse_attn"
+OP = "sparse_attn"
 
 # In the order of the signature.
 ARGUMENTS = (
@@ -43,7 +43,7 @@ ROPE_LAYOUTS = ("interleaved", "half")
 
 
 @dataclass(frozen=True)
-class _Fixed:
+class Fixed:
     """What a plan is made for beside sizes; compiled into the resolver, but for the columns.
 
     window: columns of the window or of the list that replaces it.
@@ -58,10 +58,11 @@ class _Fixed:
     cmp_columns: int
 
 
-class _BatchChain(PrefillChain):
+class BatchChain(PrefillChain):
     """The chain of one batch: another resolver, and all counts on the device."""
 
-    op = _OP
+    op = OP
+    rope = "rope_cos"
     fixed: Mapping[str, str] = {
         "T": "q", "H": "q", "C": "q", "P": "rope_cos", "G": "wo_a", "R": "wo_a", "D": "wo_b",
         "W": "ori_indices", "I": "cmp_indices",
@@ -70,7 +71,7 @@ class _BatchChain(PrefillChain):
 
     def __init__(
         self,
-        fixed: _Fixed,
+        fixed: Fixed,
         *,
         softmax_scale: float | None,
         rope_layout: str,
@@ -78,6 +79,7 @@ class _BatchChain(PrefillChain):
         **options: Any,
     ) -> None:
         super().__init__(window=fixed.window, **options)
+        Contract(self.op).one_of("rope_layout", rope_layout, ROPE_LAYOUTS)
         self._fixed, self._softmax_scale, self._mapped = fixed, softmax_scale, mapped
         # The forms of attention ask for these by their names.
         self._segments["resolve_slots"] = RESOLVE_REQUESTS
@@ -88,11 +90,11 @@ class _BatchChain(PrefillChain):
         lists = ("ori_indices", "cmp_indices")
         self.per_token: Sequence[str] = ("q", *lists, "freqs_cos", "freqs_sin", *own)
 
-    def check(self, arguments: Buffers) -> Contract:
-        """Of arguments as `_as_rows` makes them."""
-        contract = Contract(self.op, rows="T")
-        for name in ("q", "attn_sink", "wo_a", "wo_b", "wo_b_scale"):
-            contract.buffer(name, arguments[name])
+    def _check_inputs(self, contract: Contract, arguments: Buffers) -> None:
+        """Of arguments as `Layout.views` makes them."""
+        for name in ("q", *WEIGHTS):
+            if name in arguments:
+                contract.buffer(name, arguments[name])
         for name in ("freqs_cos", "freqs_sin"):
             contract.buffer(name, arguments[name], name.replace("freqs", "rope"))
         for name in (
@@ -102,7 +104,6 @@ class _BatchChain(PrefillChain):
         if self._mapped:
             for name in ("request", "position"):
                 contract.buffer(name, arguments[name], "token_map")
-        self._check_heads(contract, "rope_cos")
         S, starts = contract["S"], contract["S1"]
         contract.require(starts == S + 1, "query_start_loc", f"[S+1={S + 1}] int32", f"[{starts}]")
         bind_columns(contract, batch_columns(self._fixed.window, self._fixed.cmp_columns))
@@ -112,7 +113,6 @@ class _BatchChain(PrefillChain):
         contract.sizes |= dict(
             B=1, ori_pages=rows["ori"], cmp_pages=rows["cmp"], num_tokens=contract["T"]
         )
-        return contract
 
     def attention(self, sizes: Mapping[str, int]) -> tuple[Node, ...]:
         """With a token map of its own where the caller brings none."""
@@ -162,19 +162,14 @@ class SparseAttn:
         tiles: Mapping[str, Tiles] | None = None,
         **kwargs: Any,
     ) -> None:
-        contract = Contract(_OP, rows="T")
-        named = contract.by_name(ARGUMENTS, args, kwargs, {})
+        named = Contract(OP).by_name(ARGUMENTS, args, kwargs, {})
         named |= dict(ori_indices=ori_indices, token_map=token_map)
-        contract.one_of("rope_layout", rope_layout, ROPE_LAYOUTS)
-        # Positions are below 2**31, and a slot's number is one of them.
-        ratio = contract.integer("compress_ratio", compress_ratio, 0, 2**30)
-        window = contract.integer("window", window, 1, 2**30 - 1)
-        if max_seq_len is not None:
-            max_seq_len = contract.integer("max_seq_len", max_seq_len, 0, 2**31 - 1)
-        self._layout = _layout_of(named, ratio, window, max_seq_len)
-        self._mapped = token_map is not None
-        self._max_seq_len, self._fixed = max_seq_len, self._layout.fixed
-        chain = _BatchChain(
+        self._columns: dict[str, Any] = dict(
+            compress_ratio=compress_ratio, window=window, max_seq_len=max_seq_len
+        )
+        self._layout = layout_of(OP, named, **self._columns)
+        self._mapped, self._fixed = token_map is not None, self._layout.fixed
+        chain = BatchChain(
             self._fixed, softmax_scale=softmax_scale, rope_layout=rope_layout, mapped=self._mapped,
             schedule=schedule, groups_per_launch=groups_per_launch, tiles=tiles,
         )  # fmt: skip
@@ -242,18 +237,18 @@ class SparseAttn:
         if len(args) == len(ARGUMENTS) and not kwargs:
             named = {**dict(zip(ARGUMENTS, args, strict=True)), **options}
         else:
-            given = Contract(_OP).by_name(ARGUMENTS, args, kwargs, self._weights)
+            given = Contract(OP).by_name(ARGUMENTS, args, kwargs, self._weights)
             named = {**given, **options}
         if not self._layout.fits(named):
             self._layout = self._like_the_plan(named)
         return self._layout.views(named)
 
-    def _like_the_plan(self, named: Mapping[str, Any]) -> _Layout:
-        contract, known = Contract(_OP, rows="T"), self._fixed
+    def _like_the_plan(self, named: Mapping[str, Any]) -> Layout:
+        contract, known = Contract(OP, rows="T"), self._fixed
         for name, was in (("token_map", self._mapped), ("ori_indices", known.ori_listed)):
             given = type(named[name]).__name__
             contract.require((named[name] is not None) == was, name, "given as for the plan", given)
-        layout = _layout_of(named, known.compress_ratio, known.window, self._max_seq_len)
+        layout = layout_of(OP, named, **self._columns)
         for name, argument in (
             ("ori_page_size", "ori_kv"), ("cmp_page_size", "cmp_kv"), ("listed", "cmp_indices"),
         ):  # fmt: skip
@@ -350,14 +345,14 @@ def sparse_attn(
 
 
 @dataclass(frozen=True)
-class _Layout:
+class Layout:
     """How arguments of one set of shapes and strides are taken as the segments take them.
 
     facts: of every tensor what was checked. flat: by a segment's name the argument, the shape and
     the strides of a view. numbers: of pages and tables.
     """
 
-    fixed: _Fixed
+    fixed: Fixed
     facts: dict[str, tuple[Any, ...] | None]
     flat: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]]
     numbers: dict[str, int]
@@ -369,10 +364,11 @@ class _Layout:
     def views(self, named: Mapping[str, Any]) -> Buffers:
         """The arguments, no memory moved."""
         arguments: Buffers = dict(self.numbers, num_tokens=named["q"].shape[0])
+        for name in ("q", "query_start_loc", "seq_lens", *WEIGHTS):
+            if name in named:
+                arguments[name] = named[name]
         for name, (argument, shape, strides) in self.flat.items():
             arguments[name] = torch.as_strided(named[argument], shape, strides)
-        for name in ("q", "query_start_loc", "seq_lens", *WEIGHTS):
-            arguments[name] = named[name]
         if named["token_map"] is not None:
             arguments |= dict(zip(("request", "position"), named["token_map"], strict=True))
         return arguments
@@ -388,11 +384,21 @@ def _facts(value: Any) -> tuple[Any, ...] | None:
     return None if value is None else (type(value),)
 
 
-def _layout_of(
-    named: Mapping[str, Any], ratio: int, window: int, max_seq_len: int | None
-) -> _Layout:
-    """Raises ContractError."""
-    contract = Contract(_OP, rows="T")
+def layout_of(
+    op: str,
+    named: Mapping[str, Any],
+    *,
+    compress_ratio: int,
+    window: int,
+    max_seq_len: int | None,
+) -> Layout:
+    """Of the arguments that `named` has. Raises ContractError in the name of `op`."""
+    contract = Contract(op, rows="T")
+    # Positions are below 2**31, and a slot's number is one of them.
+    ratio = contract.integer("compress_ratio", compress_ratio, 0, 2**30)
+    window = contract.integer("window", window, 1, 2**30 - 1)
+    if max_seq_len is not None:
+        max_seq_len = contract.integer("max_seq_len", max_seq_len, 0, 2**31 - 1)
     q = contract.buffer("q", named["q"])
     T, _, C = q.shape
     contract.require(q.shape[1] >= 1 and C >= 1, "q", "[T, H, C] with H, C >= 1", "none")
@@ -457,12 +463,12 @@ def _layout_of(
         pair = isinstance(token_map, tuple | list) and len(token_map) == 2
         contract.require(pair, "token_map", "(request, position)", type(token_map).__name__)
     W = widths["ori_indices"]
-    fixed = _Fixed(
+    fixed = Fixed(
         ratio, window if W is None else W, W is not None, B["ori"], B["cmp"],
         widths["cmp_indices"] is not None, columns,
     )  # fmt: skip
     facts = {name: _facts(value) for name, value in named.items()}
-    return _Layout(fixed, facts, flat, numbers)
+    return Layout(fixed, facts, flat, numbers)
 
 
 def _pool_rows(contract: Contract, named: Mapping[str, Any], pool: str) -> tuple[int, int, int]:

@@ -154,7 +154,7 @@ def _heads_out(
 
 def _heads_shape(*args: Any, groups: int, window: int = 128) -> tuple[torch.Tensor, torch.Tensor]:
     q, lens = args[0], args[7]
-    _, contract = seams.check_heads(_shapes(args), groups=groups, window=window)
+    *_, contract = seams.prefill_half(_shapes(args), groups=groups, window=window)
     shape = groups, q.shape[0], contract["J"]
     return q.new_empty(shape), lens.new_empty((q.shape[0],))
 

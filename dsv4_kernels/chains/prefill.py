@@ -53,6 +53,7 @@ class PrefillChain:
     """
 
     op = "prefill_sparse_attn"
+    rope = "freqs_cos"  # the argument that says the rope dimension
     fixed: Mapping[str, str] = {
         "T": "q", "H": "q", "C": "q", "P": "freqs_cos", "G": "wo_a", "R": "wo_a", "D": "wo_b",
     }  # fmt: skip
@@ -87,20 +88,8 @@ class PrefillChain:
     def check(self, arguments: Buffers) -> Contract:
         """Everything that can be said of the arguments before a launch; binds all letters."""
         contract = Contract(self.op, rows="T")
-        for name in ARGUMENTS:
-            if BUFFERS[name].dtype is not int:
-                contract.buffer(name, arguments[name])
-        check_slots(
-            contract, num_tokens=arguments["num_tokens"], window=self._window, first_token=0
-        )
-        check_sharers(contract, self._sharers)
-        self._check_heads(contract, "freqs_cos")
-        return contract
-
-    @staticmethod
-    def _check_heads(contract: Contract, rope: str) -> None:
-        """Heads, groups and the rope dimension, which the argument of this name has."""
-        check_widths(contract, rope)
+        self._check_inputs(contract, arguments)
+        check_widths(contract, self.rope)
         H, C, G, J, R = (contract[letter] for letter in ("H", "C", "G", "J", "R"))
         contract.require(
             G >= 1 and H % G == 0 and H * C == G * J,
@@ -111,6 +100,29 @@ class PrefillChain:
         contract.require(
             1 <= R <= MAX_RANK, "wo_a", f"[G, R, J] with R in 1..{MAX_RANK}", f"R = {R}"
         )
+        return contract
+
+    def check_attention(self, op: str, arguments: Buffers, groups: int) -> Contract:
+        """Likewise of attention by itself, whose heads are packed by so many groups, in the name of
+        `op`; binds the letters that it has."""
+        contract = Contract(op, rows="T")
+        self._check_inputs(contract, arguments)
+        check_widths(contract, self.rope)
+        H, C = contract["H"], contract["C"]
+        G = contract.integer("groups", groups, 1)
+        contract.require(H % G == 0, "groups", f"a divisor of H={H}", str(G))
+        contract.sizes |= dict(G=G, J=H // G * C)
+        return contract
+
+    def _check_inputs(self, contract: Contract, arguments: Buffers) -> None:
+        """The arguments that there are, and what their shapes do not say."""
+        for name in ARGUMENTS:
+            if BUFFERS[name].dtype is not int and name in arguments:
+                contract.buffer(name, arguments[name])
+        check_slots(
+            contract, num_tokens=arguments["num_tokens"], window=self._window, first_token=0
+        )
+        check_sharers(contract, self._sharers)
 
     def nodes(self, sizes: Mapping[str, int]) -> tuple[Node, ...]:
         """Those of one wave: attention, then the projection."""

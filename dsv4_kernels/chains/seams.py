@@ -1,10 +1,11 @@
 """The chain in two halves, for who exchanges heads or tokens between them.
 
-    o_packed, live_slots = prefill_sparse_attn_heads(..)      attention and inverse RoPE
+    o_packed, live_slots = prefill_sparse_attn_heads(..)      attention and inverse RoPE of a chunk
+    o_packed, live_slots = sparse_attn_heads(..)              or of a server's batch
     attn_out = grouped_o_proj(o_packed, .., live_slots)       the grouped INT8 output projection
 
-One after the other they give `prefill_sparse_attn`'s bytes. o_packed is group-major, the layout of
-an all-to-all over groups.
+One after the other they give `prefill_sparse_attn`'s bytes, or `sparse_attn`'s. o_packed is
+group-major, the layout of an all-to-all over groups.
 """
 
 from __future__ import annotations
@@ -14,14 +15,21 @@ from typing import Any
 
 import torch
 
-from dsv4_kernels.buffers import ARGUMENTS, PER_TOKEN, Buffers
-from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, WAVE_TOKENS, PrefillChain, check_widths
+from dsv4_kernels.buffers import ARGUMENTS, WEIGHTS, Buffers
+from dsv4_kernels.chains import batch
+from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, WAVE_TOKENS, PrefillChain
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device.untraced import untraced
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.segments.proj_b import MAX_RANK
-from dsv4_kernels.segments.slots import check_slots, without_kv_head
+from dsv4_kernels.segments.slots import without_kv_head
 from dsv4_kernels.segments.tiles import Tiles
+
+O_PROJ = tuple(name for name in WEIGHTS if name.startswith("wo_"))  # what attention does not take
+
+# What the heads take of the entries' arguments, in their order.
+PREFILL_HEADS = tuple(name for name in ARGUMENTS if name not in O_PROJ)
+BATCH_HEADS = tuple(name for name in batch.ARGUMENTS if name not in O_PROJ)
 
 
 @untraced
@@ -59,36 +67,66 @@ def prefill_sparse_attn_heads(
     and without synchronising; rows past num_tokens are zeros in both. There is no gradient. Raises
     ContractError before anything is launched or written.
     """
-    chain = PrefillChain(window=window, tiles=tiles)
     given = (
         q, ori_kv, ori_block_table, kv_overlay, cmp_kv, cmp_block_table, cmp_sparse_indices,
         cmp_sparse_lens, attn_sink, num_tokens, freqs_cos, freqs_sin,
     )  # fmt: skip
-    arguments, contract = check_heads(given, groups=groups, window=window)
-    wave_tokens = contract.integer("wave_tokens", wave_tokens, 1)
-    T = contract["T"]
-    o_packed = contract.output("o_packed", None) if out is None else out
-    _check_output(contract, "o_packed", o_packed, "out", arguments)
-    live_slots = contract.output("live_slots", live_slots)
-    _check_output(contract, "live_slots", live_slots, "live_slots", arguments | {"out": o_packed})
+    half = prefill_half(given, groups=groups, window=window, tiles=tiles)
+    return _attention(*half, wave_tokens, out, live_slots)
 
-    live = arguments["num_tokens"] = contract["num_tokens"]
-    end = min(-(-live // wave_tokens) * wave_tokens, T)
-    live_slots.zero_()
-    o_packed[:, end:].zero_()
-    for first in range(0, end, wave_tokens):
-        last = min(first + wave_tokens, end)
-        wave = arguments | chain.numbers(contract.sizes)
-        wave |= {name: arguments[name][first:last] for name in PER_TOKEN if name in arguments}
-        wave["first_token"] = first
-        whole = last - first == T
-        if whole:
-            wave["o_packed"] = o_packed
-        _run(chain.attention({**contract.sizes, "N": last - first}), wave)
-        if not whole:  # a wave's rows of every group lie apart in the chunk's
-            o_packed[:, first:last].copy_(wave["o_packed"])
-        live_slots[first:last].copy_(wave["live_slots"])
-    return o_packed, live_slots
+
+@untraced
+@torch.no_grad()
+def sparse_attn_heads(
+    q: torch.Tensor,  # [T, H, C] bf16
+    ori_kv: torch.Tensor,  # [pages, B1, C] bf16
+    ori_block_table: torch.Tensor,  # [S, n1] int32
+    cmp_kv: torch.Tensor | None,  # [pages, B2, C] bf16
+    cmp_block_table: torch.Tensor | None,  # [S, n2] int32
+    cmp_indices: torch.Tensor | None,  # [T, K] int32
+    query_start_loc: torch.Tensor,  # [S + 1] int32
+    seq_lens: torch.Tensor,  # [S] int32
+    attn_sink: torch.Tensor,  # [H] fp32
+    rope_cos: torch.Tensor,  # [T, P] bf16 or fp32
+    rope_sin: torch.Tensor,  # [T, P] bf16 or fp32
+    *,
+    groups: int,
+    compress_ratio: int,
+    window: int = 128,
+    softmax_scale: float | None = None,
+    max_seq_len: int | None = None,
+    rope_layout: str = "interleaved",
+    ori_indices: torch.Tensor | None = None,
+    token_map: tuple[torch.Tensor, torch.Tensor] | None = None,
+    out: torch.Tensor | None = None,
+    live_slots: torch.Tensor | None = None,
+    wave_tokens: int = WAVE_TOKENS,
+    tiles: Mapping[str, Tiles] | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention of a server's batch through to inverse RoPE, for any number of heads.
+
+    No value is read on the host: lengths, tables and live tokens are the device's.
+
+    Args:
+        q, ..., rope_sin: as `sparse_attn` takes them.
+        groups: G, of the output projection for these heads; divides H.
+        compress_ratio, ..., token_map, wave_tokens, tiles: as there.
+        out, live_slots: outputs, [G, T, J] bf16 and [T] int32; allocated if None.
+
+    Returns (o_packed [G, T, J] bf16 with J = (H/G)*C, live_slots [T] int32), on the current stream
+    and without synchronising; both are zeros for a token that is dead or has no live column. There
+    is no gradient. Raises ContractError before anything is launched or written.
+    """
+    given = (
+        q, ori_kv, ori_block_table, cmp_kv, cmp_block_table, cmp_indices, query_start_loc,
+        seq_lens, attn_sink, rope_cos, rope_sin,
+    )  # fmt: skip
+    half = batch_half(
+        given, groups=groups, compress_ratio=compress_ratio, window=window,
+        softmax_scale=softmax_scale, max_seq_len=max_seq_len, rope_layout=rope_layout,
+        ori_indices=ori_indices, token_map=token_map, tiles=tiles,
+    )  # fmt: skip
+    return _attention(*half, wave_tokens, out, live_slots)
 
 
 @untraced
@@ -151,23 +189,41 @@ def grouped_o_proj(
     return out
 
 
-def check_heads(given: tuple[Any, ...], *, groups: int, window: int) -> tuple[Buffers, Contract]:
-    """The arguments of `prefill_sparse_attn_heads` by name, pools in three dimensions, and their
-    contract, all letters of attention bound. Raises ContractError."""
-    arguments = dict(zip(ARGUMENTS, given, strict=False))
-    contract = Contract("prefill_sparse_attn_heads", rows="T")
+# A chain, attention's arguments as its segments take them, and their contract.
+Half = tuple[PrefillChain, Buffers, Contract]
+
+
+def prefill_half(given: tuple[Any, ...], *, groups: int, window: int, **options: Any) -> Half:
+    """Of `prefill_sparse_attn_heads`, all letters of attention bound. Raises ContractError."""
+    chain = PrefillChain(window=window, **options)
+    arguments = dict(zip(PREFILL_HEADS, given, strict=True))
     for name in ("ori_kv", "cmp_kv"):
         arguments[name] = without_kv_head(arguments[name])
-    for name, value in arguments.items():
-        if name != "num_tokens":
-            contract.buffer(name, value)
-    check_slots(contract, num_tokens=arguments["num_tokens"], window=window, first_token=0)
-    check_widths(contract, "freqs_cos")
-    H, C = contract["H"], contract["C"]
-    G = contract.integer("groups", groups, 1)
-    contract.require(H % G == 0, "groups", f"a divisor of H={H}", str(G))
-    contract.sizes |= dict(G=G, J=H // G * C)
-    return arguments, contract
+    contract = chain.check_attention("prefill_sparse_attn_heads", arguments, groups)
+    arguments["num_tokens"] = contract["num_tokens"]
+    return chain, arguments, contract
+
+
+def batch_half(
+    given: tuple[Any, ...],
+    *,
+    groups: int,
+    compress_ratio: int,
+    window: int,
+    max_seq_len: int | None,
+    ori_indices: torch.Tensor | None,
+    token_map: tuple[torch.Tensor, torch.Tensor] | None,
+    **options: Any,
+) -> Half:
+    """Of `sparse_attn_heads`, likewise."""
+    op, named = "sparse_attn_heads", dict(zip(BATCH_HEADS, given, strict=True))
+    named |= dict(ori_indices=ori_indices, token_map=token_map)
+    layout = batch.layout_of(
+        op, named, compress_ratio=compress_ratio, window=window, max_seq_len=max_seq_len
+    )
+    chain = batch.BatchChain(layout.fixed, mapped=token_map is not None, **options)
+    arguments = layout.views(named)
+    return chain, arguments, chain.check_attention(op, arguments, groups)
 
 
 def check_o_proj(
@@ -188,6 +244,39 @@ def check_o_proj(
     contract.require(G >= 1 and J >= 1, "wo_a", "[G, R, J] with G, J >= 1", f"G = {G}, J = {J}")
     contract.require(1 <= R <= MAX_RANK, "wo_a", f"[G, R, J] with R in 1..{MAX_RANK}", f"R = {R}")
     return contract
+
+
+def _attention(
+    chain: PrefillChain,
+    arguments: Buffers,
+    contract: Contract,
+    wave_tokens: int,
+    out: torch.Tensor | None,
+    live_slots: torch.Tensor | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """o_packed and live_slots, wave by wave."""
+    wave_tokens = contract.integer("wave_tokens", wave_tokens, 1)
+    T, live = contract["T"], contract["num_tokens"]
+    o_packed = contract.output("o_packed", None) if out is None else out
+    _check_output(contract, "o_packed", o_packed, "out", arguments)
+    live_slots = contract.output("live_slots", live_slots)
+    _check_output(contract, "live_slots", live_slots, "live_slots", arguments | {"out": o_packed})
+
+    end = min(-(-live // wave_tokens) * wave_tokens, T)
+    live_slots[end:].zero_()
+    o_packed[:, end:].zero_()
+    for first in range(0, end, wave_tokens):
+        last = min(first + wave_tokens, end)
+        wave = arguments | chain.numbers(contract.sizes)
+        wave |= {name: arguments[name][first:last] for name in chain.per_token}
+        wave |= dict(first_token=first, tokens=last - first, live_slots=live_slots[first:last])
+        whole = last - first == T
+        if whole:
+            wave["o_packed"] = o_packed
+        _run(chain.attention({**contract.sizes, "N": last - first}), wave)
+        if not whole:  # a wave's rows of every group lie apart in the chunk's
+            o_packed[:, first:last].copy_(wave["o_packed"])
+    return o_packed, live_slots
 
 
 def _check_output(

@@ -34,7 +34,7 @@ MUTANTS = (
     ),
     mutant(
         "a trace does not check the heads' contract",
-        "    _, contract = seams.check_heads(_shapes(args), groups=groups, window=window)\n"
+        "    *_, contract = seams.prefill_half(_shapes(args), groups=groups, window=window)\n"
         '    shape = groups, q.shape[0], contract["J"]\n',
         "    shape = groups, q.shape[0], q.shape[1] // groups * q.shape[2]\n",
         killed_by="test_a_trace_is_told_of_a_broken_contract",

@@ -6,6 +6,7 @@ from mutants.mutant import Mutant
 
 mutant = partial(Mutant, file="dsv4_kernels/chains/seams.py", tests="tests/chains/test_seams.py")
 BYTES = "test_the_halves_give_the_whole_s_bytes"
+OF_A_BATCH = "test_the_halves_of_a_batch[4-4-decoupled-out_dtype0]"
 FP32 = "test_fp32_is_what_bf16_rounds"
 
 MUTANTS = (
@@ -16,9 +17,15 @@ MUTANTS = (
         killed_by="test_rows_past_the_live_tokens_are_zeros",
     ),
     mutant(
+        "live slots past the live tokens are left as they are",
+        "    live_slots[end:].zero_()\n",
+        "",
+        killed_by="test_rows_past_the_live_tokens_are_zeros",
+    ),
+    mutant(
         "every wave begins at the chunk's first token",
-        'wave["first_token"] = first\n',
-        'wave["first_token"] = 0\n',
+        "dict(first_token=first, tokens",
+        "dict(first_token=0, tokens",
         killed_by="test_rows_past_the_live_tokens_are_zeros",
     ),
     mutant(
@@ -29,9 +36,47 @@ MUTANTS = (
     ),
     mutant(
         "live slots are not handed over",
-        "live_slots[first:last].copy_(wave",
-        "live_slots[first:last].clone().copy_(wave",
+        "live_slots=live_slots[first:last])\n        whole",
+        "live_slots=live_slots[first:last].clone())\n        whole",
         killed_by=BYTES,
+    ),
+    mutant(
+        "a wave of a batch takes the first tokens' arguments",
+        "arguments[name][first:last] for name in chain.per_token",
+        "arguments[name][:last - first] for name in chain.per_token",
+        killed_by=OF_A_BATCH,
+    ),
+    mutant(
+        "a batch's map of tokens is left aside",
+        "token_map=token_map, tiles=tiles,",
+        "token_map=None, tiles=tiles,",
+        killed_by="test_the_heads_of_a_batch_take_every_option[token_map]",
+    ),
+    mutant(
+        "a batch's list of rows is left aside",
+        "ori_indices=ori_indices, token_map=token_map, tiles",
+        "ori_indices=None, token_map=token_map, tiles",
+        killed_by="test_the_heads_of_a_batch_take_every_option[ori_indices]",
+    ),
+    mutant(
+        "heads may be of any width",
+        "        check_widths(contract, self.rope)\n        H, C = ",
+        "        H, C = ",
+        file="dsv4_kernels/chains/prefill.py",
+        killed_by="test_heads_of_an_odd_width_are_refused",
+    ),
+    mutant(
+        "a refusal of the batch's heads names the whole entry",
+        "chain.check_attention(op, arguments, groups)",
+        "chain.check_attention(batch.OP, arguments, groups)",
+        killed_by="test_what_the_heads_of_a_batch_refuse",
+    ),
+    mutant(
+        "the heads keep the lengths of the recorded batch",
+        '    op, named = "sparse_attn_heads", dict(zip(BATCH_HEADS, given, strict=True))\n',
+        '    op, named = "sparse_attn_heads", dict(zip(BATCH_HEADS, given, strict=True))\n'
+        '    named["seq_lens"] = named["seq_lens"].clone()\n',
+        killed_by="test_heads_replay_another_batch_in_place",
     ),
     mutant(
         "the projection takes the first wave's rows",
@@ -55,6 +100,7 @@ MUTANTS = (
         "heads need not fall into whole groups",
         "contract.require(H % G == 0",
         "contract.require(True",
+        file="dsv4_kernels/chains/prefill.py",
         killed_by="test_what_the_halves_refuse",
     ),
     mutant(
