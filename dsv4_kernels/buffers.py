@@ -106,6 +106,7 @@ def _table() -> Iterator[Buffer]:
     yield Buffer("scale", "G N", fp32, "wave", "scale of the codes per group and token")
     yield Buffer("row_scale", "N", fp32, "wave", "scale of the codes per token")
     yield Buffer("partial", "G N D", int32, "wave", "second projection, a sum per group")
+    yield Buffer("sums", "N D", fp32, "wave", "of the groups so far, their scales applied")
 
     # fp32 is a rank's part of it, which `tp.reduce` adds to the others' before the one rounding.
     yield Buffer("attn_out", "N D", bf16, "output", "the layer's attention output", wider=fp32)

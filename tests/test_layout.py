@@ -15,6 +15,7 @@ import pytest
 import dsv4_kernels
 from dsv4_kernels.buffers import ARGUMENTS, BUFFERS
 from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments.dequant_sum import of_groups
 from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP
 from mutants.catalogue import MUTANTS
 
@@ -226,6 +227,7 @@ def test_no_segment_is_known_by_name_outside_of_its_files(name):
 
 
 def test_every_buffer_is_someone_s():
-    segments = (*SEGMENTS.values(), TOKEN_MAP, RESOLVE_REQUESTS)
+    some_groups = of_groups(SEGMENTS["dequant_sum"], range(1), 2)
+    segments = (*SEGMENTS.values(), TOKEN_MAP, RESOLVE_REQUESTS, some_groups)
     taken = {b for s in segments for b in (*s.reads, *s.writes, *s.updates, *s.numbers)}
     assert {*BUFFERS} <= taken | {*ARGUMENTS}

@@ -23,16 +23,17 @@ def node(
 ) -> Node:
     """The node of a segment, for some of the groups or for all.
 
-    sizes: by letter, N the tokens of a wave.
+    sizes: by letter, N the tokens of a wave. Its weight is that of its own groups and heads, and of
+    all that has neither.
     """
+    own = sizes
+    if groups is not None:
+        own = {**sizes, "G": len(groups), "H": sizes["H"] // sizes["G"] * len(groups)}
     tensors = {
         name: torch.empty(extent, dtype=BUFFERS[name].dtype, device="meta")  # type: ignore[arg-type]
-        for name, extent in shapes(segment.reads + segment.writes + segment.updates, sizes).items()
+        for name, extent in shapes(segment.reads + segment.writes + segment.updates, own).items()
     }
     cost = segment.cost(tensors)
-    weight, flop = cost.bytes, cost.bf16_flop + cost.int8_flop
-    if groups is not None:
-        weight, flop = (total * len(groups) // sizes["G"] for total in (weight, flop))
     return Node(
         segment.name,
         lane or LANES[segment.core],
@@ -40,8 +41,8 @@ def node(
         segment.writes,
         segment.updates,
         parts=() if groups is None else (("groups", groups),),
-        weight=weight,
-        flop=flop,
+        weight=cost.bytes,
+        flop=cost.bf16_flop + cost.int8_flop,
         work=segment,
     )
 

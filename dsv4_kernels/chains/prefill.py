@@ -28,14 +28,14 @@ from dsv4_kernels.segments.proj_b import MAX_RANK
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_sharers, check_slots, without_kv_head
 from dsv4_kernels.segments.tiles import Tiles
 
-# Tokens per wave: the seed's prefill chunk. A wave's scratch, 192 MiB at FLASH (K = 640) and 520 at
+# Tokens per wave: the seed's prefill chunk. A wave's scratch, 194 MiB at FLASH (K = 640) and 524 at
 # PRO (K = 1152), is the same however long the chunk; 128 columns more are 32 and 48 MiB.
 WAVE_TOKENS = 128
 
 # Groups of the output projection per launch. A launch costs tens of microseconds of host time: one
-# group a launch is 24 launches of FLASH's projection, more host time than the device has work for.
-# 4 leaves FLASH two chunks and PRO four: a chunk's merge, RoPE and quantisation may then run beside
-# another's proj_a and proj_b, also where there is one wave only (`graph --overlap` counts it).
+# group a launch is 32 launches of FLASH's projection, more host time than the device has work for.
+# 4 leaves FLASH two chunks and PRO four: a chunk's merge, RoPE, quantisation and sum may then run
+# beside another's proj_a and proj_b, also where there is one wave only (`graph --overlap` counts).
 GROUPS_PER_LAUNCH = 4
 
 SCHEDULES = projection_forms.FORMS  # by name; the first is the default

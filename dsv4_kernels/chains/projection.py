@@ -1,6 +1,6 @@
 """The forms of the output projection, which are a schedule's names.
 
-decoupled     proj_a, group_quant, proj_b by chunks of groups: no barrier before dequant_sum
+decoupled     proj_a, group_quant, proj_b, dequant_sum by chunks of groups, and no barrier
 row_barrier   one amax per token over all groups: what the seed replaced, kept as its baseline
 """
 
@@ -11,17 +11,22 @@ from collections.abc import Iterator, Mapping
 from dsv4_kernels.chains.attention import Form
 from dsv4_kernels.chains.node import chunks, node
 from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.segments.dequant_sum import of_groups
 from dsv4_kernels.segments.segment import Segment
 
 
 def decoupled(
     segments: Mapping[str, Segment], sizes: Mapping[str, int], groups_per_launch: int
 ) -> Iterator[Node]:
-    """A group's proj_b needs its own quant and nothing else."""
-    parts = chunks(sizes["G"], groups_per_launch)
+    """A group's proj_b needs its own quant and nothing else; a chunk is added up as it ends, behind
+    the one before."""
+    G = sizes["G"]
+    parts = chunks(G, groups_per_launch)
     for name in ("proj_a", "group_quant", "proj_b"):
         yield from (node(segments[name], sizes, groups=groups) for groups in parts)
-    yield node(segments["dequant_sum"], sizes)
+    for groups in parts:
+        segment = of_groups(segments["dequant_sum"], groups, G)
+        yield node(segment, sizes, groups=groups if segment.by_groups else None)
 
 
 def row_barrier(

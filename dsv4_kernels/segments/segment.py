@@ -28,13 +28,14 @@ from dsv4_kernels.segments.tiles import Tiles
 class Launch:
     """A kernel launch as data.
 
-    arguments: in the kernel's order, a buffer's or number's name, or a plain number. constants: its
-    compile-time arguments, and what its Triton is told. tiles: what both were made of.
+    arguments: in the kernel's order, a buffer's or number's name, a plain number, or None for a
+    pointer that it has no use for. constants: its compile-time arguments, and what its Triton is
+    told. tiles: what both were made of.
     """
 
     kernel: Any
     grid: tuple[int]
-    arguments: tuple[str | int | float, ...]
+    arguments: tuple[str | int | float | None, ...]
     constants: dict[str, Any]
     tiles: Tiles | None = None
 

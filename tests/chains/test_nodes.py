@@ -1,8 +1,10 @@
 """Segments as nodes: lanes, parts, weights."""
 
+import math
+
 import pytest
 
-from dsv4_kernels.buffers import BUFFERS
+from dsv4_kernels.buffers import BUFFERS, shapes
 from dsv4_kernels.chains.prefill import SCHEDULES, wave_nodes
 from dsv4_kernels.dims import PRESETS
 
@@ -10,15 +12,34 @@ from dsv4_kernels.dims import PRESETS
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("preset", PRESETS)
 def test_chunks_weigh_together_what_the_segment_does(preset, schedule):
+    """And once more for each chunk what has neither groups nor heads; dequant_sum hands on its
+    sums, and its last chunk alone has an output."""
+    dims = PRESETS[preset]
+    sizes = dims.letters() | dict(N=128, K=dims.index_columns, U=128, X=1)
+
     def weights(groups_per_launch: int) -> dict[str, tuple[int, int]]:
         found: dict[str, tuple[int, int]] = {}
         options = dict(schedule=schedule, groups_per_launch=groups_per_launch)
-        for node in wave_nodes(PRESETS[preset], 128, **options):
+        for node in wave_nodes(dims, 128, **options):
             moved, flop = found.get(node.name, (0, 0))
             found[node.name] = moved + node.weight, flop + node.flop
         return found
 
-    assert weights(2) == weights(16)
+    def nbytes(name: str) -> int:
+        (extent,) = shapes([name], sizes).values()
+        return math.prod(extent) * BUFFERS[name].dtype.itemsize  # type: ignore[union-attr]
+
+    more = dict(
+        merge_norm=nbytes("live_blocks") + nbytes("live_slots"),
+        inverse_rope=nbytes("live_slots") + nbytes("freqs_cos") + nbytes("freqs_sin"),
+        dequant_sum=2 * nbytes("sums"),
+    )
+    chunks = dims.groups // 2
+    whole, parts = weights(16), weights(2)
+    assert parts == {
+        name: (moved + (chunks - 1) * more.get(name, 0), flop)
+        for name, (moved, flop) in whole.items()
+    }
 
 
 def test_a_group_has_a_part_of_every_buffer_that_has_groups():

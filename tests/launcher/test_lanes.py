@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import random
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from dsv4_kernels.launcher.executors import OnStreams
 from dsv4_kernels.launcher.graph import Node, edges
 from dsv4_kernels.launcher.lanes import FORK, synchronise
 from dsv4_kernels.launcher.order import in_order_of_issue, issue
+from dsv4_kernels.launcher.overlap import critical_path, overlaps
 from dsv4_kernels.launcher.overlap import happens_before as known_before
-from dsv4_kernels.launcher.overlap import overlaps
 from stand_in import Entry, IllegalCall, StandIn, happens_before
 
 FLASH = PRESETS["FLASH"]
@@ -157,10 +158,18 @@ def test_groups_are_independent_until_the_sum():
     assert into_quant == {"proj_a[2:4]"}
     into_proj_a = {before for before, after in labels(nodes) if after == "proj_a[2:4]"}
     assert into_proj_a == {"inverse_rope[2:4]"}
-    into_sum = {before for before, after in labels(nodes) if after == "dequant_sum"}
+
+
+def test_chunks_are_added_up_as_they_end():
+    """Each behind the chunk before it, whose sums it takes up, and nothing of the chunks to come;
+    the last one also needs to know which tokens are live."""
+    nodes = schedule_nodes("decoupled", 8, 2)
     chunks = ("0:2", "2:4", "4:6", "6:8")
-    quantised = {f"{name}[{c}]" for name in ("proj_b", "group_quant") for c in chunks}
-    assert into_sum == quantised | {"resolve_slots"}  # which tokens are live
+    for at, chunk in enumerate(chunks):
+        into = {before for before, after in labels(nodes) if after == f"dequant_sum[{chunk}]"}
+        before = {f"dequant_sum[{chunks[at - 1]}]"} if at else set()
+        live = {"resolve_slots"} if at == 3 else set()
+        assert into == {f"proj_b[{chunk}]", f"group_quant[{chunk}]"} | before | live
 
 
 def test_the_row_barrier_waits_for_every_group():
@@ -174,9 +183,9 @@ def test_the_row_barrier_waits_for_every_group():
 def test_every_group_is_launched_once(schedule, groups, per_launch):
     nodes = schedule_nodes(schedule, groups, per_launch)
     by_groups = ["merge_norm", "inverse_rope", "proj_a"]
-    by_groups += ["group_quant", "proj_b"] if schedule == "decoupled" else []
+    by_groups += ["group_quant", "proj_b", "dequant_sum"] if schedule == "decoupled" else []
     for name in by_groups:
-        ranges = [node.part("groups") or range(0) for node in nodes if node.name == name]
+        ranges = [node.part("groups") or range(groups) for node in nodes if node.name == name]
         ranges.sort(key=lambda part: part.start)
         covered = list(itertools.chain.from_iterable(ranges))
         assert covered == list(range(groups))
@@ -191,7 +200,7 @@ def test_a_lane_takes_what_may_begin_first():
     nodes = schedule_nodes("decoupled", 8, 4, waves=2, slots=2)
     place = {(node.label, node.wave): at for at, node in enumerate(nodes)}
     assert place["gather_kv", 1] < place["proj_a[0:4]", 0]
-    assert place["gather_kv", 1] < place["dequant_sum", 0]
+    assert place["gather_kv", 1] < place["dequant_sum[4:8]", 0]
 
 
 def test_the_order_is_one_that_the_edges_allow():
@@ -238,6 +247,29 @@ def test_the_same_of_every_kind_of_layer(preset, layer):
     run = shares(run_nodes(preset, layer, "decoupled", 1024, 4, 2))
     assert run.vector >= 0.6
     assert run.flop >= 0.6
+
+
+@pytest.mark.parametrize(("preset", "more", "less"), [("FLASH", 4, 6), ("PRO", 21, 39)])
+def test_a_sum_by_chunks_moves_more_and_takes_less(preset, more, less):
+    """MiB of one wave, in all and on the heaviest path, beside a sum of all groups at the end: why
+    chunks are added up as they end. The figures stand in launcher/README.md."""
+    by_chunks = wave_nodes(PRESETS[preset], 128)
+    (at_the_end,) = (
+        node for node in wave_nodes(PRESETS[preset], 128, groups_per_launch=16)
+        if node.name == "dequant_sum"
+    )  # fmt: skip
+    together = (*(node for node in by_chunks if node.name != "dequant_sum"), at_the_end)
+
+    def weights(nodes: tuple[Node, ...]) -> tuple[float, float]:
+        issued = in_order_of_issue(nodes)
+        path = sum(issued[place].weight for place in critical_path(issued))
+        return sum(node.weight for node in issued) / 2**20, path / 2**20
+
+    (total, path), (before, path_before) = weights(by_chunks), weights(together)
+    assert (round(total - before), round(path_before - path)) == (more, less)
+    readme = Path(executors.__file__).with_name("README.md").read_text()
+    assert f"{more} MiB a wave of {preset}" in readme
+    assert f"{less} MiB of {preset}" in readme
 
 
 def test_flop_weigh_by_themselves():
@@ -362,7 +394,7 @@ def test_what_another_lane_knew_needs_no_wait_of_its_own():
 # -- failures
 
 
-@pytest.mark.parametrize("at", range(14))
+@pytest.mark.parametrize("at", range(15))
 def test_whatever_fails_the_lanes_are_joined(at):
     """The caller's next work is behind all that was launched before the failure."""
     nodes = schedule_nodes("decoupled", 8, 4)

@@ -44,12 +44,6 @@ MUTANTS = (
         "parts=()",
         killed_by="test_groups_are_independent_until_the_sum",
     ),
-    node(
-        "a launch of some groups weighs as much as one of all",
-        '(total * len(groups) // sizes["G"] for total in (weight, flop))',
-        "(total for total in (weight, flop))",
-        killed_by="tests/chains/test_nodes.py::test_chunks_weigh_together_what_the_segment_does",
-    ),
     buffers(
         "a barrier before proj_b: codes have no groups",
         '"codes", "N G R", int8',

@@ -9,25 +9,27 @@ mutant = partial(
 )
 
 RAGGED = "test_against_reference[130-3-600]"
+CHUNKS = "test_chunks_of_groups_give_the_bytes_of_one_launch"
+LOOP = "for g in range(first_group, first_group + group_count):"
 ADD = "acc += partial.to(tl.float32) * scale[:, None]"
 
 MUTANTS = (
     mutant(
         "groups are added in descending order",
         "row = t0 + tl.cast(g, tl.int64) * N",
-        "row = t0 + tl.cast(G - 1 - g, tl.int64) * N",
+        "row = t0 + tl.cast(2 * first_group + group_count - 1 - g, tl.int64) * N",
         killed_by="test_the_order_of_groups_is_ascending",
     ),
     mutant(
         "the last group is dropped",
-        "for g in range(G):",
-        "for g in range(G - 1):",
+        LOOP,
+        "for g in range(first_group, first_group + group_count - 1):",
         killed_by=RAGGED,
     ),
     mutant(
         "the first group is dropped",
-        "for g in range(G):",
-        "for g in range(1, G):",
+        LOOP,
+        "for g in range(first_group + 1, first_group + group_count):",
         killed_by=RAGGED,
     ),
     mutant(
@@ -110,8 +112,50 @@ MUTANTS = (
     ),
     mutant(
         "partials of dead lanes are ones",
-        "mask=mask, other=0)",
-        "mask=mask, other=1)",
+        "mask=mask, other=0)\n",
+        "mask=mask, other=1)\n",
         equivalent="lanes do not mix, and those outside of the mask are not stored.",
+    ),
+    mutant(
+        "every launch has the first groups",
+        LOOP,
+        "for g in range(group_count):",
+        killed_by=CHUNKS,
+    ),
+    mutant(
+        "every launch begins with zeros",
+        "        if FIRST:\n",
+        "        if FIRST or BLOCK_T > 0:\n",
+        killed_by=CHUNKS,
+    ),
+    mutant(
+        "sums are put down in bf16",
+        "tl.store(sums_tile_ptr + d[None, :], acc, mask=mask)",
+        "tl.store(sums_tile_ptr + d[None, :], acc.to(tl.bfloat16).to(tl.float32), mask=mask)",
+        killed_by="test_sums_between_chunks_are_fp32",
+    ),
+    mutant(
+        "the second group too begins with zeros",
+        'first, last = groups.start == 0, groups.stop == contract["G"]',
+        'first, last = groups.start <= 1, groups.stop == contract["G"]',
+        killed_by=CHUNKS,
+    ),
+    mutant(
+        "a launch of some groups makes an output",
+        "part = _FIRST if groups.start == 0 else _LAST if groups.stop == G else _BETWEEN",
+        "part = _FIRST if groups.start == 0 else _LAST",
+        killed_by="test_what_a_launch_of_some_groups_moves",
+    ),
+    mutant(
+        "sums that are taken up and put down are moved once",
+        'Cost(moved(tensors).bytes + size(tensors["sums"]))',
+        "moved(tensors)",
+        killed_by="test_what_a_launch_of_some_groups_moves",
+    ),
+    mutant(
+        "tiles of the caller are for launches of all groups only",
+        "return part.with_tiles(segment.chosen)",
+        "return part",
+        killed_by="test_chunks_have_the_tiles_that_are_chosen",
     ),
 )
