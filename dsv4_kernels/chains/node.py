@@ -28,7 +28,9 @@ def node(
     """
     own = sizes
     if groups is not None:
-        own = {**sizes, "G": len(groups), "H": sizes["H"] // sizes["G"] * len(groups)}
+        own = {**sizes, "G": len(groups)}
+        if "H" in sizes:
+            own["H"] = sizes["H"] // sizes["G"] * len(groups)
     tensors = {
         name: torch.empty(extent, dtype=BUFFERS[name].dtype, device="meta")  # type: ignore[arg-type]
         for name, extent in shapes(segment.reads + segment.writes + segment.updates, own).items()
