@@ -37,7 +37,7 @@ LAYERS = (
 # The public names, the command line and the CPU's driver are imported when they are asked for.
 LATE = {("device", "backends"), ("__init__", "segments")}
 WITHOUT_TRITON = ("launcher", "tp", "buffers", "dims", "contract", "inputs", "weights")
-NO_SEGMENT = {"segment", "tiles", "tasks", "slots", "cost"}  # what segments share
+NO_SEGMENT = {"segment", "kernel", "tiles", "tasks", "slots", "cost"}  # what segments share
 NO_SEGMENT |= {"requests"}  # the resolvers of a batch: prefill's gates know their own only
 
 

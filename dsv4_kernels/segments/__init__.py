@@ -1,8 +1,8 @@
 """The boxes of the pipeline, one file each: kernel, what it declares of itself, public function.
 
-A file here with a `SEGMENT` is one. Beside them, segment.py is what they declare, slots.py the one
-definition of a live slot, tiles.py what all tiles have in common, tasks.py how tasks are numbered,
-cost.py what cannot be avoided.
+A file here with a `SEGMENT` is one. Beside them, segment.py is what they declare, kernel.py how
+they are compiled, slots.py the one definition of a live slot, tiles.py what all tiles have in
+common, tasks.py how tasks are numbered, cost.py what cannot be avoided.
 """
 
 import importlib

@@ -23,6 +23,7 @@ import triton.language as tl
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved, size
+from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import Budget, Core, Tiles, extent
 
@@ -53,7 +54,7 @@ class DequantSumTiles(Tiles):
         return Budget(ub=(5 if sizes["FIRST"] else 4) * tile + 512)
 
 
-@triton.jit(do_not_specialize=["N", "first_group", "group_count"])
+@kernel
 def _dequant_sum_kernel(
     partial_ptr,  # [G, N, D] int32
     scale_ptr,  # [G, N] fp32

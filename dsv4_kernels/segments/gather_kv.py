@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import triton
 import triton.language as tl
 
 from dsv4_kernels.buffers import RUN_COLUMNS
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, size
+from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, POOL_GAP, pool
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
@@ -45,7 +45,7 @@ class GatherKvTiles(Tiles):
         return Budget(ub=7 * RUN_COLUMNS * sizes["C"] * 2 + KIB)
 
 
-@triton.jit(do_not_specialize=["ori_rows", "chunk_tokens", "cmp_rows", "U", "KP"])
+@kernel
 def _gather_kv_kernel(
     ori_kv_ptr,  # [ori_pages, B, C] bf16
     kv_overlay_ptr,  # [T, C] bf16

@@ -19,6 +19,7 @@ import triton.language as tl
 
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
+from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
@@ -52,7 +53,7 @@ class GroupQuantTiles(Tiles):
         return Budget(ub=6 * 4 * tile + 14 * padded + KIB)
 
 
-@triton.jit(do_not_specialize=["N", "first_group", "group_count"])
+@kernel
 def _group_quant_kernel(
     o_r_ptr,  # [N, G, R] fp32
     codes_ptr,  # [N, G, R] int8

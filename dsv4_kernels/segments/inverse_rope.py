@@ -16,12 +16,12 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
-import triton
 import triton.language as tl
 
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import moved_of_heads
+from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tasks import heads_task, heads_tasks
 from dsv4_kernels.segments.tiles import Budget, Core, Tiles, extent
@@ -50,7 +50,7 @@ class InverseRopeTiles(Tiles):
         return Budget(ub=13 * self.block_h * sizes["P"] * 4)
 
 
-@triton.jit(do_not_specialize=["N", "first_group", "group_count"])
+@kernel
 def _inverse_rope_kernel(
     o_rope_ptr,  # [N, H, P] fp32
     live_slots_ptr,  # [N] int32

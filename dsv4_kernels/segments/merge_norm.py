@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import triton
 import triton.language as tl
 
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import moved_of_heads
 from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
+from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.slots import NEG, bind_sharers
 from dsv4_kernels.segments.tasks import heads_task, heads_tasks
@@ -47,7 +47,7 @@ class MergeNormTiles(Tiles):
         return Budget(ub=9 * self.block_h * sizes["C"] * 4 + 2 * KIB)
 
 
-@triton.jit(do_not_specialize=["N", "NB", "first_group", "group_count"])
+@kernel
 def _merge_norm_kernel(
     m_ptr,  # [N, NB, H] fp32
     l_ptr,  # [N, NB, H] fp32

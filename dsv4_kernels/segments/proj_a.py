@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-import triton
 import triton.language as tl
 
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved
+from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tasks import matmul_task, matmul_tasks
 from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
@@ -57,7 +57,7 @@ class ProjATiles(Tiles):
         )
 
 
-@triton.jit(do_not_specialize=["N", "first_group", "group_count"])
+@kernel
 def _proj_a_kernel(
     o_packed_ptr,  # [G, N, J] bf16
     wo_a_ptr,  # [G, R, J] bf16

@@ -17,6 +17,7 @@ import triton.language as tl
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved
+from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tasks import matmul_task, matmul_tasks
 from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
@@ -81,7 +82,7 @@ def int8_dot(
     return acc
 
 
-@triton.jit(do_not_specialize=["N", "first_group", "group_count"])
+@kernel
 def _proj_b_kernel(
     codes_ptr,  # [N, G, R] int8
     wo_b_ptr,  # [D, G*R] int8

@@ -18,6 +18,7 @@ import triton.language as tl
 
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
+from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.proj_b import MAX_RANK, int8_cost, int8_dot
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import FRACTAL, KIB, Budget, Core, Tiles, extent
@@ -54,7 +55,7 @@ class ProjBDequantTiles(Tiles):
         )
 
 
-@triton.jit(do_not_specialize=["N"])
+@kernel
 def _proj_b_dequant_kernel(
     codes_ptr,  # [N, K] int8
     wo_b_ptr,  # [D, K] int8

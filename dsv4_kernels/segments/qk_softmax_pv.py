@@ -24,6 +24,7 @@ import triton.language as tl
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, attention_flop, moved
+from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers
 from dsv4_kernels.segments.tiles import FRACTAL, KIB, Budget, Core, Tiles, extent
@@ -59,7 +60,7 @@ class QkSoftmaxPvTiles(Tiles):
         )
 
 
-@triton.jit(do_not_specialize=["softmax_scale", "N", "NB"])
+@kernel
 def _qk_softmax_pv_kernel(
     q_ptr,  # [N, H, C] bf16
     kv_ptr,  # [U, KP, C] bf16

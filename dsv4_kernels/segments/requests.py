@@ -26,6 +26,7 @@ from dsv4_kernels.buffers import RUN_COLUMNS
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved
+from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.slots import (
     BLOCK_COLUMNS,
@@ -52,7 +53,7 @@ class TokenMapTiles(Tiles):
         return Budget(ub=8 * self.block_s * 4 + KIB)
 
 
-@triton.jit(do_not_specialize=["first_token", "N", "S"])
+@kernel
 def _token_map_kernel(
     query_start_loc_ptr,  # [S + 1] int32
     seq_lens_ptr,  # [S] int32
@@ -176,16 +177,7 @@ def _rows_through(
     return tl.where(live, physical * page_rows + (slot - page * B), -1)
 
 
-@triton.jit(
-    do_not_specialize=[
-        "ori_pages", "ori_page_rows", "ori_entries", "ori_stride", "cmp_pages", "cmp_page_rows",
-        "cmp_entries", "cmp_stride", "cmp_base", "S", "N", "I", "cmp_columns", "KP",
-    ],
-    do_not_specialize_on_alignment=[
-        "ori_tables_ptr", "cmp_tables_ptr", "ori_indices_ptr", "cmp_indices_ptr", "request_ptr",
-        "position_ptr",
-    ],
-)  # fmt: skip
+@kernel
 def _resolve_requests_kernel(
     request_ptr,  # [N] int32
     position_ptr,  # [N] int32

@@ -27,6 +27,7 @@ from dsv4_kernels.buffers import RUN_COLUMNS
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved
+from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.slots import (
     BLOCK_COLUMNS,
@@ -106,12 +107,7 @@ def _raw_rows(
     return tl.where(in_cmp, cmp_row, row)
 
 
-@triton.jit(
-    do_not_specialize=[
-        "ori_entries", "cmp_entries", "ori_pages", "cmp_pages", "num_tokens", "first_token",
-        "chunk_tokens", "window", "N", "K", "KP",
-    ]
-)  # fmt: skip
+@kernel
 def _resolve_slots_kernel(
     ori_block_table_ptr,  # [ori_entries] int32
     cmp_block_table_ptr,  # [cmp_entries] int32
