@@ -255,9 +255,9 @@ MUTANTS = (
         killed_by="test_a_batch_keeps_its_claims",
     ),
     chunk(
-        "a batch of slots in every layer",
-        "compress_ratio=LAYER_RATIOS[layer],",
-        "compress_ratio=4,",
+        "a batch is recorded in one schedule",
+        "for schedule in SCHEDULES:\n            sparse_attn(",
+        "for schedule in [*SCHEDULES][:1]:\n            sparse_attn(",
         killed_by="test_a_batch_keeps_its_claims",
     ),
 )
