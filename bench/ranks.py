@@ -45,7 +45,7 @@ class RankCost:
 
 def rank_cost(dims: Dims, size_: int, tokens: int = TOKENS) -> RankCost:
     """Counted on shapes alone, every column of a CSA layer live."""
-    rank = dataclasses.replace(dims, heads=dims.heads // size_, groups=dims.groups // size_)
+    rank = dims.of_rank(size_)
     inputs = _shapes_of(rank, tokens)
     live_keys = tokens * dims.index_columns
     cost = chain_cost(inputs, live_keys)

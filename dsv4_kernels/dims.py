@@ -1,6 +1,8 @@
 """The dimensions of a DeepSeek-V4 attention layer, by word; the letters are those of the shapes."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
 
 # Tokens per compressed slot by kind of layer; 0: no slots at all.
 LAYER_RATIOS = {"SWA": 0, "CSA": 4, "HCA": 128}
@@ -39,6 +41,10 @@ class Dims:
             H=self.heads, C=self.head_dim, P=self.rope_dim, G=self.groups, J=self.group_inputs,
             R=self.o_lora_rank, D=self.hidden, B=self.page_rows,
         )  # fmt: skip
+
+    def of_rank(self, size: int) -> Dims:
+        """What one of `size` ranks has, a divisor of the groups: its heads and groups."""
+        return replace(self, heads=self.heads // size, groups=self.groups // size)
 
     @property
     def heads_per_group(self) -> int:

@@ -14,7 +14,7 @@ On Ascend's cube P . kv of C = 512 is added up in fp32 by parts of 32 columns (h
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -29,6 +29,8 @@ from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers
 from dsv4_kernels.segments.tiles import FRACTAL, KIB, Budget, Core, Tiles, extent
 
+FEWEST_HEADS = 8  # of a tile: four for each vector core, and half of what the cube multiplies
+
 
 @dataclass(frozen=True, kw_only=True)
 class QkSoftmaxPvTiles(Tiles):
@@ -36,7 +38,7 @@ class QkSoftmaxPvTiles(Tiles):
     heads_per_task: heads that share a load of KV, in steps of block_h; None is all of them."""
 
     core: ClassVar[Core] = "MIX"
-    block_h: int = extent(32, low=FRACTAL, beside=("C", BLOCK_COLUMNS))
+    block_h: int = extent(32, low=FEWEST_HEADS, beside=("C", BLOCK_COLUMNS))
     heads_per_task: int | None = extent(None, multiple_of="block_h")
 
     @classmethod
@@ -44,19 +46,37 @@ class QkSoftmaxPvTiles(Tiles):
         """64 heads, the least that wgmma takes, and no others in the task: KV is 128 x 512 bf16 =
         128 KiB, q 64 KiB, together 192 of 227; o passes through the same 192 KiB to its stores,
         and a second 64 heads would want KV to stay (256 KiB). PRO reads its KV twice, the second
-        time from L2.
+        time from L2. A rank of fewer heads keeps the 64: bound by its KV, it multiplies zeros.
 
         8 warps: 64 x 512 fp32 is 128 accumulator registers a thread, of 255. 4 warps spill, and so
         do 16, which have at most 128 each. One stage: a second KV does not fit."""
         return cls(block_h=64, heads_per_task=64, num_warps=8, num_stages=1)
 
+    def fitted(self, contract: Contract, target: Target) -> QkSoftmaxPvTiles:
+        """A rank of 8 or 16 heads has no tile with more. Where blocks of columns are fewer than
+        cores, their heads are split until each core has a task, down to the cube's 16: one token of
+        FLASH (5 blocks of a CSA layer) is 20 tasks of 16 heads, whose busiest core moves 0.2 MiB
+        instead of 0.4; what it costs is KV loaded four times, from L2."""
+        if target.kind == "cuda":
+            return self
+        heads = triton.next_power_of_2(contract["H"])
+        of_heads = contract["U"] * contract["NB"]
+        task_h = heads
+        while task_h > FRACTAL and of_heads * triton.cdiv(contract["H"], task_h) < (
+            target.cube_programs
+        ):
+            task_h //= 2
+        block_h = max(min(self.block_h, task_h), FEWEST_HEADS)
+        return replace(self, block_h=block_h, heads_per_task=None if task_h == heads else task_h)
+
     def budget(self, sizes: Mapping[str, int]) -> Budget:
-        """Each vector core of the pair has half the rows of S; each reduction wants 4 KiB."""
-        C = sizes["C"]
+        """Each vector core of the pair has half the rows of S, and each of its two reductions wants
+        half of that again. The cube takes 16 rows for fewer."""
+        C, rows = sizes["C"], max(self.block_h, FRACTAL)
         return Budget(
-            ub=self.block_h // 2 * BLOCK_COLUMNS * 4 + 2 * 4 * KIB + BLOCK_COLUMNS * 4 + KIB,
-            l1=2 * 2 * (self.block_h * C + BLOCK_COLUMNS * C + self.block_h * BLOCK_COLUMNS),
-            l0c=4 * self.block_h * (BLOCK_COLUMNS + C),
+            ub=self.block_h // 2 * BLOCK_COLUMNS * 4 * 2 + BLOCK_COLUMNS * 4 + 3 * KIB // 4,
+            l1=2 * 2 * (rows * C + BLOCK_COLUMNS * C + rows * BLOCK_COLUMNS),
+            l0c=4 * rows * (BLOCK_COLUMNS + C),
         )
 
 
@@ -72,17 +92,19 @@ def _qk_softmax_pv_kernel(
     softmax_scale,
     N,
     NB,
+    heads,
     H: tl.constexpr,
     C: tl.constexpr,
     X: tl.constexpr,
+    KV_STAYS: tl.constexpr,
     TASK_H: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    # One task: TASK_H heads of one block of one token, KV loaded once for them. The loop over heads
-    # is inside for that, and because only so does the Ascend compiler double-buffer KV in L1. The
-    # masks stay where BLOCK_H divides H: without them one vector core of a pair does all the
-    # storing.
+    # One task: TASK_H heads of one block of one token, KV loaded once for them. What looks as if it
+    # could be known at compile time keeps the Ascend compiler from giving something up: without a
+    # loop inside of KV's load it does not double-buffer KV in L1, and one vector core of a pair
+    # does all the storing where the mask of the heads folds away.
     HEAD_TASKS: tl.constexpr = (H + TASK_H - 1) // TASK_H
     c = tl.arange(0, C)
     k = tl.arange(0, BLOCK_K)
@@ -93,14 +115,13 @@ def _qk_softmax_pv_kernel(
         live = tl.minimum(b + 1, tl.load(live_blocks_ptr + u))
         for _ in range(b, live):  # once or, for a dead block, never
             kv = tl.load(kv_ptr + tile.to(tl.int64) * BLOCK_K * C + k[:, None] * C + c[None, :])
-            # Of one token no loop is left, and KV need not stay behind its last use.
-            for x in range(0, 1 if X == 1 else tl.minimum(X, N - u * X)):
+            for x in range(0, tl.minimum(X, N - u * X) if KV_STAYS else 1):
                 t = (u * X + x).to(tl.int64)
                 block = t * NB + b
                 bias = tl.load(bias_ptr + block * BLOCK_K + k)
                 for h0 in range(0, TASK_H, BLOCK_H):
                     h = task % HEAD_TASKS * TASK_H + h0 + tl.arange(0, BLOCK_H)
-                    in_heads = h < H
+                    in_heads = h < heads
                     q_rows_ptr = q_ptr + t * H * C + h[:, None] * C
                     q = tl.load(q_rows_ptr + c[None, :], mask=in_heads[:, None], other=0.0)
 
@@ -110,9 +131,9 @@ def _qk_softmax_pv_kernel(
                     l = tl.sum(p, axis=1)
                     o = tl.dot(p.to(tl.bfloat16), kv)
 
-                    heads = block * H + h
-                    tl.store(m_ptr + heads, m, mask=in_heads)
-                    tl.store(l_ptr + heads, l, mask=in_heads)
+                    rows = block * H + h
+                    tl.store(m_ptr + rows, m, mask=in_heads)
+                    tl.store(l_ptr + rows, l, mask=in_heads)
                     o_rows_ptr = o_ptr + block * H * C + h[:, None] * C
                     tl.store(o_rows_ptr + c[None, :], o, mask=in_heads[:, None])
 
@@ -133,16 +154,17 @@ def _check(contract: Contract, softmax_scale: float | None = None, sharers: int 
 def _launch(contract: Contract, target: Target, tiles: QkSoftmaxPvTiles) -> Launch:
     U, N, NB, H, C = (contract[letter] for letter in ("U", "N", "NB", "H", "C"))
     X = contract["X"]
-    # KV that stays for a second token, 128 KiB, does not fit beside o on its way to the stores.
-    fits = X == 1 or target.kind != "cuda"
+    # KV that stays behind its last use, 128 KiB, does not fit beside o on its way to the stores.
+    kv_stays = target.kind != "cuda"
+    fits = X == 1 or kv_stays
     contract.require(fits, "sharers", "1 on CUDA, whose shared memory holds no more", str(X))
     task_h = H if tiles.heads_per_task is None else tiles.heads_per_task
     return Launch(
         _qk_softmax_pv_kernel,
         target.grid("cube", U * NB * triton.cdiv(H, task_h)),
-        ("q", "kv", "bias", "live_blocks", "m", "l", "o", contract["softmax_scale"], N, NB),
+        ("q", "kv", "bias", "live_blocks", "m", "l", "o", contract["softmax_scale"], N, NB, H),
         dict(
-            H=H, C=C, X=X, TASK_H=task_h, BLOCK_H=tiles.block_h,
+            H=H, C=C, X=X, KV_STAYS=kv_stays, TASK_H=task_h, BLOCK_H=tiles.block_h,
             BLOCK_K=BLOCK_COLUMNS, **tiles.options(target),
         ),
     )  # fmt: skip

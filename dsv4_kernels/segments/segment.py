@@ -152,7 +152,7 @@ class Segment:
         return tiles.checked(contract)
 
     def _launch(self, contract: Contract, target: Target, tiles: Tiles | None) -> Launch:
-        tiles = tiles or self.tiles.on(target)
+        tiles = tiles or self.tiles.on(target, contract)
         tiles.require_room(contract, target)
         return dataclasses.replace(self.launch(contract, target, tiles), tiles=tiles)
 

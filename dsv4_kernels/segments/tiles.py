@@ -1,8 +1,9 @@
 """What every segment's tiles have in common: core, memory budget, choice by device, their check.
 
 A segment's tile dataclass has Ascend's tiles as defaults; the CPU backend runs the same ones. `on`
-picks those of the device's family, `options` what its Triton is told at launch. `extent` declares a
-number with what it must be, and `checked` holds all of them to it: no segment looks again.
+picks those of the device's family and of a launch's sizes, `options` what its Triton is told.
+`extent` declares a number with what it must be, and `checked` holds all of them to it: no segment
+looks again.
 """
 
 from __future__ import annotations
@@ -93,9 +94,15 @@ class Tiles:
     num_stages: int = extent(2, high=64, multiple_of=1)  # more than any shared memory holds
 
     @classmethod
-    def on(cls: type[_Tiles], target: Target) -> _Tiles:
-        """The tiles for a device of this family."""
-        return cls.cuda() if target.kind == "cuda" else cls()
+    def on(cls: type[_Tiles], target: Target, contract: Contract | None = None) -> _Tiles:
+        """The tiles for a device of this family: for a whole wave of FLASH or PRO, or for what a
+        launch has to do. Which they are changes no byte of a token."""
+        own = cls.cuda() if target.kind == "cuda" else cls()
+        return own if contract is None else own.fitted(contract, target)
+
+    def fitted(self: _Tiles, contract: Contract, target: Target) -> _Tiles:
+        """These, or others where a launch has few tokens or heads."""
+        return self
 
     @classmethod
     def cuda(cls: type[_Tiles]) -> _Tiles:

@@ -11,20 +11,25 @@ from dsv4_kernels.gates.ascend.launches import part_target
 from dsv4_kernels.gates.chunk import record_batch
 from dsv4_kernels.segments import SEGMENTS
 
-# (preset, part, capacity, kind of layer): a list of slots, none, and no slots.
+# (heads of a rank, part, capacity, kind of layer): all ranks and kinds, with a list of slots, with
+# none, and without slots. The command has the rest of the table.
 BATCHES = (
-    ("FLASH", "Ascend910B3", 8, "CSA"),
-    ("PRO", "Ascend910_9392", 64, "HCA"),
-    ("FLASH", "Ascend910_9392", 64, "SWA"),
+    (8, "Ascend910B3", 8, "CSA"),
+    (16, "Ascend910_9392", 64, "CSA"),
+    (64, "Ascend910B3", 1, "CSA"),
+    (64, "Ascend910_9392", 64, "SWA"),
+    (128, "Ascend910_9392", 8, "HCA"),
 )
 
 
 @pytest.mark.parametrize(
-    ("preset", "part", "capacity", "layer"), BATCHES, ids=lambda value: str(value)
+    ("heads", "part", "capacity", "layer"), BATCHES, ids=lambda value: str(value)
 )
-def test_a_batch_keeps_its_claims(preset, part, capacity, layer):
+def test_a_batch_keeps_its_claims(heads, part, capacity, layer):
     target, driver = part_target(part), compiler.driver(part)
-    kernels = record_batch(target, driver, PRESETS[preset], tokens=capacity, layer=layer)
+    preset = "PRO" if heads > PRESETS["FLASH"].heads else "FLASH"
+    dims = PRESETS[preset].of_rank(PRESETS[preset].heads // heads)
+    kernels = record_batch(target, driver, dims, tokens=capacity, layer=layer)
     own = [name for name in SEGMENTS if name != "resolve_slots"]
     assert sorted(k.segment for k in kernels) == sorted(["token_map", "resolve_requests", *own])
     for kernel in kernels:

@@ -85,11 +85,14 @@ def test_large_scores_do_not_overflow(generator, device, poison):
     assert (got["l"] >= 1).all()  # the largest score contributes exp(0)
 
 
-@pytest.mark.parametrize("heads_per_task", [None, 16, 32])
-def test_head_tiles_change_no_bit(heads_per_task, generator, device, poison):
-    inputs = draw(generator, device, H=20)
+@pytest.mark.parametrize("H", [8, 20])
+@pytest.mark.parametrize(
+    ("block_h", "heads_per_task"), [(32, None), (16, None), (16, 16), (16, 32), (8, None), (8, 8)]
+)
+def test_head_tiles_change_no_bit(block_h, heads_per_task, H, generator, device, poison):
+    inputs = draw(generator, device, H=H)
     want = run_kernel("qk_softmax_pv", inputs, poison)
-    tiles = QkSoftmaxPvTiles(block_h=16, heads_per_task=heads_per_task)
+    tiles = QkSoftmaxPvTiles(block_h=block_h, heads_per_task=heads_per_task)
     got = run_kernel("qk_softmax_pv", inputs, poison, tiles=tiles)
     assert all(torch.equal(got[name], want[name]) for name in want)
 

@@ -59,7 +59,7 @@ LOW = {
     **{(name, "b_k_tile"): 32 for name in ("proj_b", "proj_b_dequant")},
     ("proj_a", "block_r"): 16,
     ("proj_a", "a_k_tile"): 16,
-    ("qk_softmax_pv", "block_h"): 16,
+    ("qk_softmax_pv", "block_h"): 8,
     ("gather_kv", "block_k"): 16,
 }
 DIVIDES = {("gather_kv", "block_k"): 128}

@@ -10,6 +10,13 @@ mutant = partial(
     tests="tests/segments/test_qk_softmax_pv.py",
 )
 
+GATE = "tests/gates/test_batch_gate.py::test_a_batch_keeps_its_claims"
+sized = partial(
+    Mutant,
+    file="dsv4_kernels/segments/qk_softmax_pv.py",
+    tests="tests/segments/test_sized_tiles.py",
+)
+
 SCORES = "tl.dot(q, tl.trans(kv)) * softmax_scale + bias[None, :]"
 BF16_P = "tl.dot(p.to(tl.bfloat16), kv)"
 
@@ -113,15 +120,15 @@ MUTANTS = (
     ),
     mutant(
         "the last head is not computed",
-        "in_heads = h < H",
-        "in_heads = h < H - 1",
+        "in_heads = h < heads",
+        "in_heads = h < heads - 1",
         killed_by="test_against_reference[64-2-8]",
     ),
     mutant(
         "every task has the first task's heads",
         "h = task % HEAD_TASKS * TASK_H + h0",
         "h = h0",
-        killed_by="test_head_tiles_change_no_bit[16]",
+        killed_by="test_head_tiles_change_no_bit[16-16-20]",
     ),
     mutant(
         "lanes past the last head hold ones",
@@ -144,7 +151,7 @@ MUTANTS = (
     ),
     mutant(
         "sharers on CUDA, where they do not fit",
-        'fits = X == 1 or target.kind != "cuda"',
+        "fits = X == 1 or kv_stays",
         "fits = True",
         killed_by="tests/chains/test_sharers.py::test_cuda_has_no_room_for_kv_that_stays",
     ),
@@ -159,5 +166,35 @@ MUTANTS = (
         "tl.minimum(X, N - u * X)",
         "X",
         killed_by="test_sharers_read_one_tile_of_kv[8]",
+    ),
+    sized(
+        "KV of one token need not stay",
+        "if KV_STAYS else 1",
+        "if X > 1 else 1",
+        killed_by=f"{GATE}[8-Ascend910B3-8-CSA]",
+    ),
+    sized(
+        "the mask of the heads is known at compile time",
+        "in_heads = h < heads",
+        "in_heads = h < H",
+        killed_by=f"{GATE}[16-Ascend910_9392-64-CSA]",
+    ),
+    sized(
+        "a tile has more heads than the rank",
+        "task_h = heads\n",
+        "task_h = 2 * heads\n",
+        killed_by="test_attention_has_no_more_heads_than_there_are",
+    ),
+    sized(
+        "a token's heads stay together on idle cores",
+        "while task_h > FRACTAL and of_heads",
+        "while False and of_heads",
+        killed_by="test_heads_are_split_until_each_core_has_a_task",
+    ),
+    sized(
+        "heads are split below what the cube multiplies",
+        "while task_h > FRACTAL and of_heads",
+        "while task_h > FEWEST_HEADS and of_heads",
+        killed_by="test_heads_are_split_until_each_core_has_a_task",
     ),
 )

@@ -17,7 +17,12 @@ MUTANTS = (
         "part = tokens * dims.hidden * 4",
         "part = tokens * dims.hidden * 2",
     ),
-    mutant("a rank has all groups", "groups=dims.groups // size_", "groups=dims.groups"),
+    mutant(
+        "a rank has all groups",
+        "groups=self.groups // size",
+        "groups=self.groups",
+        file="dsv4_kernels/dims.py",
+    ),
     mutant("every rank sends all", "2 * (size_ - 1) * part // size_", "2 * part"),
     mutant(
         "KV is shared out",

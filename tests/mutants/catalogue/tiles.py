@@ -150,7 +150,9 @@ MUTANTS = (
         Mutant(
             f"less than a cube multiplies: {old}",
             old,
-            old.replace(", low=FRACTAL", "").replace(", low=2 * FRACTAL", ", low=FRACTAL"),
+            old.replace(", low=FRACTAL", "")
+            .replace(", low=2 * FRACTAL", ", low=FRACTAL")
+            .replace(", low=FEWEST_HEADS", ""),
             file=f"dsv4_kernels/segments/{name}.py",
             tests=TESTS,
             killed_by="test_a_wrong_number_is_refused_with_its_rule",
@@ -158,7 +160,7 @@ MUTANTS = (
         for name, old in (
             ("proj_a", "extent(256, low=FRACTAL"),
             ("proj_b", "extent(512, low=2 * FRACTAL"),
-            ("qk_softmax_pv", "extent(32, low=FRACTAL"),
+            ("qk_softmax_pv", "extent(32, low=FEWEST_HEADS"),
         )
     ),
 )
