@@ -11,58 +11,17 @@ import pytest
 import torch
 
 from adversary import INT32_MAX, INT32_MIN, SMALL
-from dsv4_kernels import ContractError, SparseAttn, prefill_sparse_attn, sparse_attn, token_map
+from batches import EXTREMES, check, check_rows, on, run, same
+from dsv4_kernels import ContractError, SparseAttn, sparse_attn, token_map
 from dsv4_kernels import device as devices
+from dsv4_kernels.contract import Contract
 from dsv4_kernels.inputs.batch import Request, make_batch
 from dsv4_kernels.launcher.executors import OnStreams
 from dsv4_kernels.launcher.graph import Node
-from reference.batch import as_raw, oracle, places
+from reference.batch import places
 from stand_in import StandIn
 
-# Of rounding and INT8: a wrong row of 24 would be ten times as much.
-ORACLE_ERROR = 0.02
-
 MIXED = (Request(100, 3, key=1), Request(7, 7, key=2), Request(61, 1, key=3), Request(46, 9, key=4))
-
-
-def on(device, batch):
-    """On the device with its strides; a CPU's as it is."""
-    return batch if device.type == "cpu" else batch.to(device)
-
-
-def run(batch, device=torch.device("cpu"), **options):
-    batch = on(device, batch)
-    return sparse_attn(*batch.args(), **batch.options(), **options).cpu()
-
-
-def same(x, y):
-    return torch.equal(x.view(torch.int16), y.view(torch.int16))
-
-
-def check_rows(batch, device, **options):
-    """The raw entry's bytes for the rows of the contract's words."""
-    got = run(batch, device, **options)
-    arguments, window = as_raw(*batch.args(), **batch.options())
-    on_device = [x.to(device) if isinstance(x, torch.Tensor) else x for x in arguments]
-    assert same(got, prefill_sparse_attn(*on_device, window=window).cpu())
-    return got
-
-
-def check(batch, device, **options):
-    """The raw entry's bytes for the rows of the contract's words, exact zeros of dead tokens, and
-    the oracle, which knows no page and no table."""
-    got = check_rows(batch, device, **options)
-    found = places(batch.query_start_loc, batch.seq_lens, len(got))
-    live = torch.tensor([r >= 0 for r, _ in found], dtype=torch.bool)
-    assert not got[~live].view(torch.int16).any()
-    want = oracle(
-        list(zip(batch.window_rows, batch.slot_rows, strict=True)), batch.q, batch.cmp_indices,
-        *batch.args()[6:], compress_ratio=batch.compress_ratio, window=batch.window,
-        listed=batch.listed,
-    )  # fmt: skip
-    error = (got.double() - want)[live].norm(dim=1) / want[live].norm(dim=1)
-    assert (error < ORACLE_ERROR).all(), error
-    return got
 
 
 @pytest.mark.parametrize(
@@ -246,9 +205,6 @@ def test_one_map_for_all_layers(wave_tokens, seed, device):
     assert same(run(batch, device, token_map=mapped, wave_tokens=wave_tokens), run(batch, device))
 
 
-EXTREMES = (INT32_MIN, INT32_MIN + 1, -1, 0, 1, 5, 2**24, INT32_MAX - 1, INT32_MAX)
-
-
 @pytest.mark.parametrize("S", [0, 1, 5, 300])
 def test_starts_and_lengths_of_any_bits(S, generator, device):
     """The first request that holds a token counts; sums never wrap."""
@@ -260,55 +216,6 @@ def test_starts_and_lengths_of_any_bits(S, generator, device):
         starts, lengths = drawn[0].int(), drawn[1, :S].int()
         got = token_map(starts.to(device), lengths.to(device), 17)
         assert list(zip(*(x.tolist() for x in got), strict=True)) == places(starts, lengths, 17)
-
-
-def hostile(batch, generator):
-    """Values of any bits wherever an argument holds an integer."""
-    changes = {}
-    for name in (
-        "ori_block_table", "cmp_block_table", "cmp_indices", "query_start_loc", "seq_lens",
-        "ori_indices",
-    ):  # fmt: skip
-        value = getattr(batch, name)
-        if value is None:
-            continue
-        picks = torch.randint(0, len(EXTREMES), value.shape, generator=generator)
-        chosen = torch.rand(value.shape, generator=generator) < 0.2
-        changes[name] = torch.where(chosen, torch.tensor(EXTREMES)[picks], value).int()
-    return dataclasses.replace(batch, **changes)
-
-
-def drawn_batch(generator):
-    def integer(low, high):
-        return int(torch.randint(low, high, (), generator=generator))
-
-    requests = [
-        Request(length := integer(0, 90), integer(0, min(length, 6) + 1), key=k)
-        for k in range(integer(0, 5))
-    ]
-    live = sum(request.tokens for request in requests)
-    return make_batch(
-        SMALL, requests, ratio=(0, 4, 128, 3)[integer(0, 4)] if requests else 4,
-        listed=None if integer(0, 2) else False, drafts=(None, None, 40)[integer(0, 3)],
-        capacity=live + integer(0, 4),
-        page_sizes=((1, 1), (32, 32), (64, 5), (128, 2))[integer(0, 4)],
-        gap_rows=integer(0, 3), seed=integer(0, 2**20),
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("part", range(4))
-def test_drawn_batches(part, generator, device):
-    """As servers make them, and with integers of any bits."""
-    for _ in range(3):
-        batch = drawn_batch(generator)
-        check(batch, device)
-        wild = hostile(batch, generator)
-        wild.ori_kv.nan_to_num_(1.0)
-        if wild.cmp_kv is not None:
-            wild.cmp_kv.nan_to_num_(1.0)
-        healed = {n: getattr(wild, n).nan_to_num(1.0) for n in ("q", "rope_cos", "rope_sin")}
-        wild = dataclasses.replace(wild, **healed)
-        check_rows(wild, device)
 
 
 @pytest.mark.parametrize("pool", ["ori", "cmp"])
@@ -529,12 +436,32 @@ def test_a_plan_runs_other_batches_of_its_capacity(seed):
     assert same(plan.run(*first.args()), run(first))
 
 
+def test_a_run_like_the_one_before_checks_no_tensor(seed, monkeypatch):
+    batch = make_batch(SMALL, MIXED, ratio=4, gap_rows=2, drafts=40, seed=seed)
+    mapped = token_map(batch.query_start_loc, batch.seq_lens, 20)
+    options = dict(ori_indices=batch.ori_indices, token_map=mapped)
+    plan = SparseAttn(*batch.args(), **batch.options(), token_map=mapped)
+    want = plan.run(*batch.args(), **options).clone()
+    checked = []
+    look = Contract.tensor
+    monkeypatch.setattr(Contract, "tensor", lambda *a, **k: checked.append(a[1]) or look(*a, **k))
+    assert batch.ori_indices is not None
+    copies = dict(
+        ori_indices=batch.ori_indices.clone(), token_map=(mapped[0].clone(), mapped[1].clone())
+    )
+    assert same(plan.run(*batch.args(), **copies), want)
+    assert checked == []
+    wider = dataclasses.replace(batch, ori_block_table=batch.ori_block_table.contiguous())
+    assert same(plan.run(*wider.args(), **options), want)
+    assert "ori_block_table" in checked
+
+
 HERE = Path(__file__).resolve()
 FENCED = """
 import faulthandler, sys, torch, dataclasses
 faulthandler.enable()
 from test_guard_pages import Fences, same_bytes
-from test_batch import drawn_batch, hostile, run
+from batches import drawn_batch, hostile, run
 generator = torch.Generator().manual_seed({seed})
 for _ in range(8):
     wild = hostile(drawn_batch(generator), generator)

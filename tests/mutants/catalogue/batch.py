@@ -97,6 +97,18 @@ MUTANTS = (
         killed_by="test_a_plan_keeps_its_kind",
     ),
     entry(
+        "every run is checked in full",
+        "return all(facts == _facts(named[name]) for name, facts in self.facts.items())",
+        "return False",
+        killed_by="test_a_run_like_the_one_before_checks_no_tensor",
+    ),
+    entry(
+        "a table of another stride is taken for the one before",
+        "return value.shape, strides, value.dtype, value.device",
+        "return value.shape, value.dtype, value.device",
+        killed_by="test_a_run_like_the_one_before_checks_no_tensor",
+    ),
+    entry(
         "the layout of RoPE is half, whatever is asked for",
         'if rope_layout == "interleaved":',
         'if rope_layout == "neither":',

@@ -1,0 +1,101 @@
+"""A server's batches, drawn at random and held against the raw entry and the oracle."""
+
+import dataclasses
+
+import torch
+
+from adversary import INT32_MAX, INT32_MIN, SMALL
+from dsv4_kernels import prefill_sparse_attn, sparse_attn
+from dsv4_kernels.inputs.batch import Request, make_batch
+from reference.batch import as_raw, oracle, places
+
+# Of rounding and INT8: a wrong row of 24 would be ten times as much.
+ORACLE_ERROR = 0.02
+
+EXTREMES = (INT32_MIN, INT32_MIN + 1, -1, 0, 1, 5, 2**24, INT32_MAX - 1, INT32_MAX)
+
+
+def on(device, batch):
+    """On the device with its strides; a CPU's as it is."""
+    return batch if device.type == "cpu" else batch.to(device)
+
+
+def run(batch, device=torch.device("cpu"), **options):
+    batch = on(device, batch)
+    return sparse_attn(*batch.args(), **batch.options(), **options).cpu()
+
+
+def same(x, y):
+    return torch.equal(x.view(torch.int16), y.view(torch.int16))
+
+
+def check_rows(batch, device, **options):
+    """The raw entry's bytes for the rows of the contract's words."""
+    got = run(batch, device, **options)
+    arguments, window = as_raw(*batch.args(), **batch.options())
+    on_device = [x.to(device) if isinstance(x, torch.Tensor) else x for x in arguments]
+    assert same(got, prefill_sparse_attn(*on_device, window=window).cpu())
+    return got
+
+
+def check(batch, device, **options):
+    """The raw entry's bytes for the rows of the contract's words, exact zeros of dead tokens, and
+    the oracle, which knows no page and no table."""
+    got = check_rows(batch, device, **options)
+    found = places(batch.query_start_loc, batch.seq_lens, len(got))
+    live = torch.tensor([r >= 0 for r, _ in found], dtype=torch.bool)
+    assert not got[~live].view(torch.int16).any()
+    want = oracle(
+        list(zip(batch.window_rows, batch.slot_rows, strict=True)), batch.q, batch.cmp_indices,
+        *batch.args()[6:], compress_ratio=batch.compress_ratio, window=batch.window,
+        listed=batch.listed,
+    )  # fmt: skip
+    error = (got.double() - want)[live].norm(dim=1) / want[live].norm(dim=1)
+    assert (error < ORACLE_ERROR).all(), error
+    return got
+
+
+def hostile(batch, generator):
+    """Values of any bits wherever an argument holds an integer."""
+    changes = {}
+    for name in (
+        "ori_block_table", "cmp_block_table", "cmp_indices", "query_start_loc", "seq_lens",
+        "ori_indices",
+    ):  # fmt: skip
+        value = getattr(batch, name)
+        if value is None:
+            continue
+        picks = torch.randint(0, len(EXTREMES), value.shape, generator=generator)
+        chosen = torch.rand(value.shape, generator=generator) < 0.2
+        changes[name] = torch.where(chosen, torch.tensor(EXTREMES)[picks], value).int()
+    return dataclasses.replace(batch, **changes)
+
+
+def healed(batch):
+    """The same batch with a number wherever memory is NaN: integers of any bits may name it."""
+    floats = {
+        name: value.nan_to_num(1.0)
+        for name, value in vars(batch).items()
+        if isinstance(value, torch.Tensor) and value.is_floating_point()
+    }
+    return dataclasses.replace(batch, **floats)
+
+
+def drawn_batch(generator):
+    """As servers make them: requests, layers, pages, lists, drafts, and a capacity."""
+
+    def integer(low, high):
+        return int(torch.randint(low, high, (), generator=generator))
+
+    requests = [
+        Request(length := integer(0, 90), integer(0, min(length, 6) + 1), key=k)
+        for k in range(integer(0, 5))
+    ]
+    live = sum(request.tokens for request in requests)
+    return make_batch(
+        SMALL, requests, ratio=(0, 4, 128, 3)[integer(0, 4)] if requests else 4,
+        listed=None if integer(0, 2) else False, drafts=(None, None, 40)[integer(0, 3)],
+        capacity=live + integer(0, 4),
+        page_sizes=((1, 1), (32, 32), (64, 5), (128, 2))[integer(0, 4)],
+        gap_rows=integer(0, 3), seed=integer(0, 2**20),
+    )  # fmt: skip
