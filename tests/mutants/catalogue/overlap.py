@@ -78,14 +78,14 @@ MUTANTS = (
     ),
     counted(
         "a refused kernel costs nothing",
-        "if launch.refusal:",
-        "if False:",
+        'raise ValueError(f"{node.label}: {launch.refusal}")',
+        "continue",
         killed_by="test_a_kernel_that_the_compiler_refuses_ends_the_count",
     ),
     counted(
         "only the first wave is counted",
         "            found.append(Counted(node, by_label[node.label]))",
-        "            found += [Counted(node, by_label[node.label])] * (node.wave == 0)",
+        "            found.extend([Counted(node, by_label[node.label])] * (node.wave == 0))",
         killed_by="test_a_run_is_counted_as_it_is_issued",
     ),
     mutant(
