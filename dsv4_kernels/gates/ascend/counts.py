@@ -46,18 +46,15 @@ class Counts:
     unaligned_casts: int = 0  # casts from or to bf16 of buffers that are not on 32 bytes
     calls: dict[str, int] = field(default_factory=dict)
 
-    @property
-    def moved(self) -> int:
-        """Bytes on all paths."""
-        return self.gm_to_l1 + self.gm_to_ub + self.ub_to_gm + self.l0c_to_gm
-
     def add_call(self, name: str, operands: Sequence[Any]) -> None:
         """Count one call of a library function."""
         self.calls[name] = self.calls.get(name, 0) + 1
         path = next((path for prefix, path in _PATHS.items() if name.startswith(prefix)), None)
         if path is not None:
             source, target = operands[:2]
-            size = min(source.elements, target.elements) * source.bits // 8
+            # A fixpipe may narrow an accumulator on its way out: what global memory sees counts.
+            bits = target.bits if target.space.is_global else source.bits
+            size = min(source.elements, target.elements) * bits // 8
             setattr(self, path, getattr(self, path) + size)
             self.workspace += size * (_WORKSPACE in (source.space, target.space))
             self.dma += 1
