@@ -17,6 +17,14 @@
 | proj_b         | cube     | codes, wo_b                            | partial            |
 | dequant_sum    | vector   | partial, scale, live_slots, wo_b_scale | attn_out           |
 
+In place of three of them, attention in lanes has
+
+| qk             | cube     | q, kv, live_blocks                     | scores             |
+| softmax        | vector   | scores, bias, live_blocks, attn_sink   | p                  |
+| pv             | cube     | p, kv, live_blocks                     | o_heads, o_rope    |
+| finish         | vector   | o_rope, live_slots, freqs_cos/sin      | o_heads (rope)     |
+| proj_a_heads   | cube     | o_heads, wo_a                          | o_r                |
+
 In place of the last three, the schedule row_barrier has
 
 | row_quant      | vector   | o_r                                    | codes, row_scale   |
@@ -44,17 +52,22 @@ if TYPE_CHECKING:
         sparse_attn_heads,
     )
     from dsv4_kernels.segments.dequant_sum import dequant_sum
+    from dsv4_kernels.segments.finish import finish
     from dsv4_kernels.segments.gather_kv import gather_kv
     from dsv4_kernels.segments.group_quant import group_quant
     from dsv4_kernels.segments.inverse_rope import inverse_rope
     from dsv4_kernels.segments.merge_norm import merge_norm
     from dsv4_kernels.segments.proj_a import proj_a
+    from dsv4_kernels.segments.proj_a_heads import proj_a_heads
     from dsv4_kernels.segments.proj_b import proj_b
     from dsv4_kernels.segments.proj_b_dequant import proj_b_dequant
+    from dsv4_kernels.segments.pv import pv
+    from dsv4_kernels.segments.qk import qk
     from dsv4_kernels.segments.qk_softmax_pv import qk_softmax_pv
     from dsv4_kernels.segments.requests import token_map
     from dsv4_kernels.segments.resolve_slots import resolve_slots
     from dsv4_kernels.segments.row_quant import row_quant
+    from dsv4_kernels.segments.softmax import softmax
 
 __version__ = "0.1.0"  # read by pyproject.toml
 
@@ -64,6 +77,7 @@ __all__ = [
     "PrefillSparseAttn",
     "SparseAttn",
     "dequant_sum",
+    "finish",
     "gather_kv",
     "group_quant",
     "grouped_o_proj",
@@ -72,11 +86,15 @@ __all__ = [
     "prefill_sparse_attn",
     "prefill_sparse_attn_heads",
     "proj_a",
+    "proj_a_heads",
     "proj_b",
     "proj_b_dequant",
+    "pv",
+    "qk",
     "qk_softmax_pv",
     "resolve_slots",
     "row_quant",
+    "softmax",
     "sparse_attn",
     "sparse_attn_heads",
     "token_map",

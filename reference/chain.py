@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from reference.dequant_sum import dequant_sum
+from reference.finish import finish
 from reference.gather_kv import gather_kv
 from reference.group_quant import group_quant
 from reference.inverse_rope import inverse_rope
@@ -12,9 +13,12 @@ from reference.merge_norm import merge_norm
 from reference.proj_a import proj_a
 from reference.proj_b import proj_b
 from reference.proj_b_dequant import proj_b_dequant
+from reference.pv import pv
+from reference.qk import qk
 from reference.qk_softmax_pv import qk_softmax_pv
 from reference.resolve_slots import resolve_slots
 from reference.row_quant import row_quant
+from reference.softmax import softmax
 
 WAVE_TOKENS = 128  # bounds the memory of a long chunk; every token is computed by itself anyway
 
@@ -38,6 +42,7 @@ def prefill_segments(
     *,
     window: int = 128,
     schedule: str = "decoupled",
+    attention: str = "fused",
 ) -> dict[str, torch.Tensor]:
     """For all T tokens: o_packed [G, T, J], o_r and codes [T, G, R], scale [G, T] (row_barrier:
     row_scale [T]), attn_out [T, D]."""
@@ -52,11 +57,17 @@ def prefill_segments(
             *indices, num_tokens, window=window, first_token=first
         )
         kv = gather_kv(*pools, kv_rows, runs, blocks)
-        m, l, o = qk_softmax_pv(q[rows], kv, bias, blocks)
-        o_packed, o_rope = merge_norm(
-            m, l, o, blocks, live, attn_sink, groups=wo_a.shape[0], rope_dim=freqs_cos.shape[1]
-        )
-        o_packed = inverse_rope(o_rope, live, freqs_cos[rows], freqs_sin[rows], o_packed)
+        heads = dict(groups=wo_a.shape[0], rope_dim=freqs_cos.shape[1])
+        tables = freqs_cos[rows], freqs_sin[rows]
+        if attention == "lanes":
+            scale = q.shape[2] ** -0.5
+            p = softmax(qk(q[rows], kv, blocks), bias, blocks, attn_sink, softmax_scale=scale)
+            o_heads, o_rope = pv(p, kv, blocks, **heads)
+            o_packed = finish(o_rope, live, *tables, o_heads).transpose(0, 1).contiguous()
+        else:
+            m, l, o = qk_softmax_pv(q[rows], kv, bias, blocks)
+            o_packed, o_rope = merge_norm(m, l, o, blocks, live, attn_sink, **heads)
+            o_packed = inverse_rope(o_rope, live, *tables, o_packed)
         o_r = proj_a(o_packed, wo_a)
         if schedule == "row_barrier":
             codes, row_scale = row_quant(o_r)
@@ -72,7 +83,11 @@ def prefill_segments(
 
 
 def prefill_sparse_attn(
-    *args: torch.Tensor | int, window: int = 128, schedule: str = "decoupled"
+    *args: torch.Tensor | int,
+    window: int = 128,
+    schedule: str = "decoupled",
+    attention: str = "fused",
 ) -> torch.Tensor:
     """attn_out [T, D] bf16; the arguments are prefill_segments'."""
-    return prefill_segments(*args, window=window, schedule=schedule)["attn_out"]  # type: ignore[arg-type]
+    made = prefill_segments(*args, window=window, schedule=schedule, attention=attention)  # type: ignore[arg-type]
+    return made["attn_out"]

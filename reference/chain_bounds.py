@@ -19,20 +19,27 @@ from reference.group_quant import AMAX_FLOOR
 from reference.oracle import attend
 from reference.proj_a import bound as proj_a_bound
 
-HANDED_ON = ("o_packed", "o_r", "codes", "scale", "row_scale")
+HANDED_ON = ("o_packed", "o_heads", "o_r", "codes", "scale", "row_scale")
 
 
 def judge_chain(
-    inputs: tuple[Any, ...], got: Mapping[str, torch.Tensor], *, window: int, schedule: str
+    inputs: tuple[Any, ...],
+    got: Mapping[str, torch.Tensor],
+    *,
+    window: int,
+    schedule: str,
+    attention: str = "fused",
 ) -> dict[str, Verdict]:
     """Verdicts on o_packed, o_r, codes and attn_out.
 
     Args:
         inputs: of prefill_sparse_attn, on the CPU.
-        got: by buffer name the kernels' o_packed, o_r, codes and scale (row_barrier's row_scale) of
-            the first tokens, those of all waves that ran, and attn_out of all tokens.
+        got: by buffer name the kernels' o_packed (or o_heads), o_r, codes and scale (row_barrier's
+            row_scale) of the first tokens, those of all waves that ran, and attn_out of all tokens.
     """
-    want = prefill_segments(*inputs, window=window, schedule=schedule)
+    want = prefill_segments(*inputs, window=window, schedule=schedule, attention=attention)
+    if "o_heads" in got:
+        got = {**got, "o_packed": got["o_heads"].transpose(0, 1)}
     tokens = len(got["codes"])
     wo_a, wo_b, wo_b_scale = inputs[12:15]
     G = wo_a.shape[0]

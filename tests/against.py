@@ -10,6 +10,7 @@ import torch
 import dsv4_kernels
 from dsv4_kernels import prefill_sparse_attn
 from dsv4_kernels.buffers import Buffers
+from dsv4_kernels.chains.prefill import SCHEDULES
 from dsv4_kernels.inputs.prefill import PrefillInputs
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.segments import SEGMENTS
@@ -17,6 +18,12 @@ from poison import Poison, is_sentinel
 from reference.bounds import judge
 from reference.chain_bounds import HANDED_ON, judge_chain, whole
 from reference.compare import expected
+
+# Options of the chain by name: every schedule, and every form of attention.
+FORMS: dict[str, dict[str, str]] = {
+    **{schedule: dict(schedule=schedule) for schedule in SCHEDULES},
+    "lanes": dict(attention="lanes"),
+}
 
 OUTPUTS = {name: segment.writes + segment.updates for name, segment in SEGMENTS.items()}
 
@@ -40,9 +47,10 @@ def check_hand_overs(inputs: PrefillInputs, **options: Any) -> torch.Tensor:
     if kept:
         got = whole({name: [*by_wave.values()] for name, by_wave in kept.items()})
         schedule = options.get("schedule", "decoupled")
+        attention = options.get("attention", "fused")
         verdicts = judge_chain(
             inputs.to("cpu").args(), got | {"attn_out": out.cpu()}, window=inputs.window,
-            schedule=schedule,
+            schedule=schedule, attention=attention,
         )  # fmt: skip
         for verdict in verdicts.values():
             assert verdict.holds, str(verdict)

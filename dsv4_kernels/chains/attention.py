@@ -14,17 +14,31 @@ Form = Callable[[Mapping[str, Segment], Mapping[str, int], int], Iterator[Node]]
 def fused(
     segments: Mapping[str, Segment], sizes: Mapping[str, int], groups_per_launch: int
 ) -> Iterator[Node]:
-    """One kernel per block of columns, then a merge of the blocks: the seed's form.
-
-    resolve_slots and gather_kv have a lane of their own: they need nothing of the wave before, and
-    would else wait behind its merge and quantisation on the vector cores' queue.
-    """
-    yield node(segments["resolve_slots"], sizes, lane="gather")
-    yield node(segments["gather_kv"], sizes, lane="gather")
+    """One kernel per block of columns, then a merge of the blocks: the seed's form."""
+    yield from _gather(segments, sizes)
     yield node(segments["qk_softmax_pv"], sizes)
     for groups in chunks(sizes["G"], groups_per_launch):
         yield node(segments["merge_norm"], sizes, groups=groups)
         yield node(segments["inverse_rope"], sizes, groups=groups)
 
 
-FORMS: dict[str, Form] = {"fused": fused}
+def lanes(
+    segments: Mapping[str, Segment], sizes: Mapping[str, int], groups_per_launch: int
+) -> Iterator[Node]:
+    """Each step pure cube or pure vector, and o written once, not once a block."""
+    yield from _gather(segments, sizes)
+    for name in ("qk", "softmax", "pv", "finish"):
+        yield node(segments[name], sizes)
+
+
+def _gather(segments: Mapping[str, Segment], sizes: Mapping[str, int]) -> Iterator[Node]:
+    """Rows of KV side by side, in a lane of their own: they need nothing of the wave before, and
+    would else wait behind its merge and quantisation on the vector cores' queue."""
+    yield node(segments["resolve_slots"], sizes, lane="gather")
+    yield node(segments["gather_kv"], sizes, lane="gather")
+
+
+FORMS: dict[str, Form] = {"fused": fused, "lanes": lanes}
+
+# The first projection that takes a form's output as it lies.
+PROJ_A = {"fused": "proj_a", "lanes": "proj_a_heads"}

@@ -25,6 +25,7 @@ from dsv4_kernels.device.untraced import untraced
 from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.launcher.plan import Captured, Plan
+from dsv4_kernels.segments import finish
 from dsv4_kernels.segments.inverse_rope import INTERLEAVED
 from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP, batch_columns
 from dsv4_kernels.segments.slots import POOL_GAP, bind_columns, page_shift, without_kv_head
@@ -86,6 +87,8 @@ class BatchChain(PrefillChain):
         if rope_layout == "interleaved":
             chosen = self._segments["inverse_rope"].chosen
             self._segments["inverse_rope"] = INTERLEAVED.with_tiles(chosen)
+            chosen = self._segments["finish"].chosen
+            self._segments["finish"] = finish.INTERLEAVED.with_tiles(chosen)
         own = ("request", "position") if mapped else ()
         lists = ("ori_indices", "cmp_indices")
         self.per_token: Sequence[str] = ("q", *lists, "freqs_cos", "freqs_sin", *own)
@@ -120,9 +123,10 @@ class BatchChain(PrefillChain):
         return first + super().attention(sizes)
 
     def numbers(self, sizes: Mapping[str, int]) -> dict[str, Any]:
+        scale = self._softmax_scale
         return dict(
             vars(self._fixed), groups=sizes["G"], rope_dim=sizes["P"], sharers=1, tokens=None,
-            softmax_scale=self._softmax_scale,
+            softmax_scale=sizes["C"] ** -0.5 if scale is None else scale,
         )  # fmt: skip
 
 
@@ -157,6 +161,7 @@ class SparseAttn:
         wave_tokens: int = WAVE_TOKENS,
         waves_in_flight: int | None = None,
         schedule: str = "decoupled",
+        attention: str = "fused",
         groups_per_launch: int = GROUPS_PER_LAUNCH,
         executor: Executor | None = None,
         tiles: Mapping[str, Tiles] | None = None,
@@ -171,7 +176,8 @@ class SparseAttn:
         self._mapped, self._fixed = token_map is not None, self._layout.fixed
         chain = BatchChain(
             self._fixed, softmax_scale=softmax_scale, rope_layout=rope_layout, mapped=self._mapped,
-            schedule=schedule, groups_per_launch=groups_per_launch, tiles=tiles,
+            schedule=schedule, attention=attention, groups_per_launch=groups_per_launch,
+            tiles=tiles,
         )  # fmt: skip
         self._plan = Plan(
             chain, self._layout.views(named), wave_tokens=wave_tokens,
@@ -291,6 +297,7 @@ def sparse_attn(
     wave_tokens: int = WAVE_TOKENS,
     waves_in_flight: int | None = None,
     schedule: str = "decoupled",
+    attention: str = "fused",
     groups_per_launch: int = GROUPS_PER_LAUNCH,
     executor: Executor | None = None,
     tiles: Mapping[str, Tiles] | None = None,
@@ -338,7 +345,8 @@ def sparse_attn(
         *arguments, compress_ratio=compress_ratio, window=window, softmax_scale=softmax_scale,
         max_seq_len=max_seq_len, rope_layout=rope_layout, ori_indices=ori_indices,
         token_map=token_map, out_dtype=out_dtype, wave_tokens=wave_tokens,
-        waves_in_flight=waves_in_flight, schedule=schedule, groups_per_launch=groups_per_launch,
+        waves_in_flight=waves_in_flight, schedule=schedule, attention=attention,
+        groups_per_launch=groups_per_launch,
         executor=executor, tiles=tiles,
     )  # fmt: skip
     return plan.run(*arguments, ori_indices=ori_indices, token_map=token_map, out=out)

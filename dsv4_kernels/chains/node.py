@@ -35,6 +35,7 @@ def node(
         name: torch.empty(extent, dtype=BUFFERS[name].dtype, device="meta")  # type: ignore[arg-type]
         for name, extent in shapes(segment.reads + segment.writes + segment.updates, own).items()
     }
+    cost = segment.cost(tensors)
     return Node(
         segment.name,
         lane or LANES[segment.core],
@@ -42,7 +43,8 @@ def node(
         segment.writes,
         segment.updates,
         parts=() if groups is None else (("groups", groups),),
-        weight=segment.cost(tensors).bytes,
+        weight=cost.bytes,
+        flop=cost.bf16_flop + cost.int8_flop,
         work=segment,
     )
 

@@ -39,6 +39,7 @@ WAVE_TOKENS = 128
 GROUPS_PER_LAUNCH = 4
 
 SCHEDULES = projection_forms.FORMS  # by name; the first is the default
+ATTENTIONS = attention_forms.FORMS  # likewise
 
 
 class PrefillChain:
@@ -84,6 +85,8 @@ class PrefillChain:
         self._segments = {
             name: segment.with_tiles((tiles or {}).get(name)) for name, segment in SEGMENTS.items()
         }
+        # The forms of the projection ask for it by this name.
+        self._segments["proj_a"] = self._segments[attention_forms.PROJ_A[attention]]
 
     def check(self, arguments: Buffers) -> Contract:
         """Everything that can be said of the arguments before a launch; binds all letters."""
@@ -142,7 +145,7 @@ class PrefillChain:
             window=sizes["window"],
             groups=sizes["G"],
             rope_dim=sizes["P"],
-            softmax_scale=None,
+            softmax_scale=sizes["C"] ** -0.5,
             sharers=self._sharers,
         )
 
@@ -189,12 +192,15 @@ class PrefillSparseAttn:
             two where the device has streams and the chunk more than one wave; 1 saves the memory
             (`workspace_bytes`).
         schedule: "decoupled" or "row_barrier"; they differ in the quantisation's granularity.
+        attention: "fused", one kernel per block of columns and a merge of the blocks, or "lanes",
+            QK, a softmax of whole rows, P.V and RoPE each by itself: fewer bytes, more launches.
+            They differ in rounding.
         sharers: a promise of the caller's, 1, 2, 4 or 8: of so many neighbouring tokens, from the
             chunk's first on, a column of the indices names one KV row or is unused (-1, or past
             the length). Their KV is then moved once. What of it a token attends to is still its
             own. Where the promise does not hold, the token's result is wrong, but no memory
             outside of the pools is read; a NaN or Inf in a row reaches all of the tokens. Must be 1
-            on CUDA, whose shared memory does not hold KV beside the output.
+            for "fused" on CUDA, whose shared memory does not hold KV beside the output.
         groups_per_launch: groups of the output projection per launch; changes no byte either.
         executor: runs the nodes; by default a stream per lane where there are streams and two
             launches may run at a time.
@@ -216,6 +222,7 @@ class PrefillSparseAttn:
         wave_tokens: int = WAVE_TOKENS,
         waves_in_flight: int | None = None,
         schedule: str = "decoupled",
+        attention: str = "fused",
         sharers: int = 1,
         groups_per_launch: int = GROUPS_PER_LAUNCH,
         executor: Executor | None = None,
@@ -228,6 +235,7 @@ class PrefillSparseAttn:
             PrefillChain(
                 window=window,
                 schedule=schedule,
+                attention=attention,
                 sharers=sharers,
                 groups_per_launch=groups_per_launch,
                 tiles=tiles,
@@ -308,6 +316,7 @@ def prefill_sparse_attn(
     wave_tokens: int = WAVE_TOKENS,
     waves_in_flight: int | None = None,
     schedule: str = "decoupled",
+    attention: str = "fused",
     sharers: int = 1,
     groups_per_launch: int = GROUPS_PER_LAUNCH,
     executor: Executor | None = None,
@@ -328,9 +337,9 @@ def prefill_sparse_attn(
         freqs_cos, freqs_sin: RoPE tables of the tokens, the first P/2 columns are used.
         wo_a, wo_b, wo_b_scale: output projection; wo_b is quantised per output channel.
         out: output, [T, D] bf16 or fp32; allocated if None.
-        window, wave_tokens, waves_in_flight, schedule, sharers, groups_per_launch, executor, tiles,
-            out_dtype: as `PrefillSparseAttn` takes them, which is what to use for one set of shapes
-            many times.
+        window, wave_tokens, waves_in_flight, schedule, attention, sharers, groups_per_launch,
+            executor, tiles, out_dtype: as `PrefillSparseAttn` takes them, which is what to use for
+            one set of shapes many times.
 
     Returns attn_out [T, D], on the current stream and without synchronising. There is no
     gradient. Raises ContractError before anything is launched or written.
@@ -345,6 +354,7 @@ def prefill_sparse_attn(
         wave_tokens=wave_tokens,
         waves_in_flight=waves_in_flight,
         schedule=schedule,
+        attention=attention,
         sharers=sharers,
         groups_per_launch=groups_per_launch,
         executor=executor,

@@ -31,6 +31,9 @@ from dsv4_kernels.segments.segment import Launch
 CONTEXT_PAGES = 64
 CONTEXT = CONTEXT_PAGES * 128 * LAYER_RATIOS["CSA"]
 
+# Schedules and forms of attention that have all segments between them; most they share.
+FORMS = (*((schedule, "fused") for schedule in SCHEDULES), (next(iter(SCHEDULES)), "lanes"))
+
 _Launch = TypeVar("_Launch")
 
 meta = functools.partial(torch.empty, device="meta")
@@ -134,12 +137,13 @@ def record_chunk(
     inputs = meta_inputs(dims, tokens, columns or dims.index_columns)
 
     def run(executor: Executor) -> None:
-        for schedule in SCHEDULES:  # they share most of their segments
+        for schedule, attention in FORMS:
             prefill_sparse_attn(
                 **inputs,
                 window=dims.window,
                 wave_tokens=tokens,
                 schedule=schedule,
+                attention=attention,
                 sharers=sharers,
                 groups_per_launch=dims.groups,  # all in one launch: the code is the same
                 executor=executor,
@@ -167,12 +171,13 @@ def record_batch(
     inputs = meta_batch(dims, tokens, tokens if requests is None else requests, layer)
 
     def run(executor: Executor) -> None:
-        for schedule in SCHEDULES:
+        for schedule, attention in FORMS:
             sparse_attn(
                 **inputs,
                 window=dims.window,
                 compress_ratio=LAYER_RATIOS[layer],
                 schedule=schedule,
+                attention=attention,
                 groups_per_launch=dims.groups,
                 executor=executor,
                 tiles=tiles,

@@ -34,15 +34,17 @@ def moved(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> 
     return Cost(sum(map(size, tensors.values())))
 
 
-def moved_of_heads(part: Literal["nope", "rope"]) -> Callable[..., Cost]:
-    """`moved` for a segment that writes only these columns of every head of o_packed."""
+def moved_of_heads(
+    part: Literal["nope", "rope"], heads: Literal["o_packed", "o_heads"] = "o_packed"
+) -> Callable[..., Cost]:
+    """`moved` for a segment that writes only these columns of every head of such a buffer."""
 
     def cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
         _, H, P = tensors["o_rope"].shape
-        G, _, J = tensors["o_packed"].shape
-        C = G * J // H
+        a, b, J = tensors[heads].shape
+        C = (a if heads == "o_packed" else b) * J // H
         written = len(range(C)[columns(part, C, P)])
-        whole = size(tensors["o_packed"])
+        whole = size(tensors[heads])
         return Cost(moved(tensors).bytes - whole + whole * written // C)
 
     return cost

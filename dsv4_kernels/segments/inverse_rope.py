@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+import triton
 import triton.language as tl
 
 from dsv4_kernels.contract import Contract
@@ -50,6 +51,29 @@ class InverseRopeTiles(Tiles):
         return Budget(ub=13 * self.block_h * sizes["P"] * 4)
 
 
+@triton.jit
+def turned_back(
+    x,  # [BLOCK_H, P] fp32
+    cos_ptr,
+    sin_ptr,
+    P: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    INTERLEAVED: tl.constexpr,
+):
+    """Heads' rope columns, the rotation of the row of the tables undone."""
+    p = tl.arange(0, P)
+    pair = tl.arange(0, P // 2)
+    if INTERLEAVED:
+        cos, _ = tl.split(tl.reshape(tl.load(cos_ptr + p), (P // 2, 2)))
+        sin, _ = tl.split(tl.reshape(tl.load(sin_ptr + p), (P // 2, 2)))
+        cos, sin = cos.to(tl.float32)[None, :], sin.to(tl.float32)[None, :]
+    else:
+        cos = tl.load(cos_ptr + pair).to(tl.float32)[None, :]
+        sin = tl.load(sin_ptr + pair).to(tl.float32)[None, :]
+    even, odd = tl.split(tl.reshape(x, (BLOCK_H, P // 2, 2)))
+    return tl.interleave(even * cos + odd * sin, odd * cos - even * sin)
+
+
 @kernel
 def _inverse_rope_kernel(
     o_rope_ptr,  # [N, H, P] fp32
@@ -70,22 +94,13 @@ def _inverse_rope_kernel(
     HG: tl.constexpr = H // G
     HEAD_TILES: tl.constexpr = (HG + BLOCK_H - 1) // BLOCK_H
     p = tl.arange(0, P)
-    pair = tl.arange(0, P // 2)
     for task in range(tl.program_id(0), N * group_count * HEAD_TILES, tl.num_programs(0)):
         t, g, h_local = heads_task(task, first_group, group_count, HEAD_TILES, BLOCK_H)
         in_group = (h_local < HG)[:, None]
 
         rows_ptr = o_rope_ptr + (t * H + g * HG) * P + h_local[:, None] * P
         x = tl.load(rows_ptr + p[None, :], mask=in_group, other=0.0)
-        if INTERLEAVED:
-            cos, _ = tl.split(tl.reshape(tl.load(freqs_cos_ptr + t * P + p), (P // 2, 2)))
-            sin, _ = tl.split(tl.reshape(tl.load(freqs_sin_ptr + t * P + p), (P // 2, 2)))
-            cos, sin = cos.to(tl.float32)[None, :], sin.to(tl.float32)[None, :]
-        else:
-            cos = tl.load(freqs_cos_ptr + t * P + pair).to(tl.float32)[None, :]
-            sin = tl.load(freqs_sin_ptr + t * P + pair).to(tl.float32)[None, :]
-        even, odd = tl.split(tl.reshape(x, (BLOCK_H, P // 2, 2)))
-        y = tl.interleave(even * cos + odd * sin, odd * cos - even * sin)
+        y = turned_back(x, freqs_cos_ptr + t * P, freqs_sin_ptr + t * P, P, BLOCK_H, INTERLEAVED)
         alive = tl.load(live_slots_ptr + t) > 0
         y = tl.where(alive, y, 0.0)
 

@@ -59,7 +59,7 @@ class ProjATiles(Tiles):
 
 @kernel
 def _proj_a_kernel(
-    o_packed_ptr,  # [G, N, J] bf16
+    o_packed_ptr,  # [G, N, J] bf16; [N, G, J] for BY_TOKEN
     wo_a_ptr,  # [G, R, J] bf16
     o_r_ptr,  # [N, G, R] fp32
     N,
@@ -71,6 +71,7 @@ def _proj_a_kernel(
     BLOCK_T: tl.constexpr,
     BLOCK_R: tl.constexpr,
     A_K_TILE: tl.constexpr,
+    BY_TOKEN: tl.constexpr,
 ):
     R_TILES: tl.constexpr = (R + BLOCK_R - 1) // BLOCK_R
     token_tiles = tl.cdiv(N, BLOCK_T)
@@ -81,7 +82,10 @@ def _proj_a_kernel(
         r = tl.arange(0, BLOCK_R)
         in_tokens = (t0 + t < N)[:, None]
         in_rank = r0 + r < R
-        a_ptr = o_packed_ptr + (g * N + t0) * J + t[:, None] * J
+        if BY_TOKEN:
+            a_ptr = o_packed_ptr + (t0.to(tl.int64) * G + g) * J + t[:, None] * (G * J)
+        else:
+            a_ptr = o_packed_ptr + (g * N + t0) * J + t[:, None] * J
         w_ptr = wo_a_ptr + (g * R + r0) * J + r[:, None] * J
 
         acc = tl.zeros((BLOCK_T, BLOCK_R), tl.float32)
@@ -99,33 +103,37 @@ def _proj_a_kernel(
         tl.store(tile_ptr + r[None, :], acc, mask=in_tokens & in_rank[None, :])
 
 
-def _check(contract: Contract) -> None:
+def check_proj_a(contract: Contract, heads: str = "o_packed") -> None:
+    """heads: the buffer that has attention's output, o_packed or o_heads."""
     # The accumulator of a loop that never runs is not zero on Ascend.
-    contract.require(contract["J"] >= 1, "o_packed", "[G, N, J] with J >= 1", "J = 0")
+    contract.require(contract["J"] >= 1, heads, "[G, N, J] with J >= 1", "J = 0")
 
 
-def _launch(contract: Contract, target: Target, tiles: ProjATiles) -> Launch:
+def launch_proj_a(
+    contract: Contract, target: Target, tiles: ProjATiles, heads: str = "o_packed"
+) -> Launch:
+    """heads: as `check_proj_a` takes it."""
     N, G, R, J = (contract[letter] for letter in ("N", "G", "R", "J"))
     groups = contract.groups
     return Launch(
         _proj_a_kernel,
         target.grid("cube", matmul_tasks(contract, R, tiles.block_t, tiles.block_r)),
-        ("o_packed", "wo_a", "o_r", N, groups.start, len(groups)),
+        (heads, "wo_a", "o_r", N, groups.start, len(groups)),
         dict(
             G=G, R=R, J=J, BLOCK_T=tiles.block_t, BLOCK_R=tiles.block_r,
-            A_K_TILE=tiles.a_k_tile, **tiles.options(target),
+            A_K_TILE=tiles.a_k_tile, BY_TOKEN=heads == "o_heads", **tiles.options(target),
         ),
     )  # fmt: skip
 
 
 def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
-    tokens = tensors["o_packed"].shape[1]
+    tokens = tensors["o_r"].shape[0]
     return Cost(moved(tensors).bytes, bf16_flop=2 * tokens * tensors["wo_a"].numel())
 
 
 SEGMENT = Segment(
     "proj_a", ProjATiles, reads=("o_packed", "wo_a"), writes=("o_r",), by_groups=True,
-    check=_check, launch=_launch, cost=_cost,
+    check=check_proj_a, launch=launch_proj_a, cost=_cost,
 )  # fmt: skip
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import triton
 import triton.language as tl
 
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.segments.tiles import FRACTAL
 
 
 @triton.jit
@@ -44,3 +47,26 @@ def heads_tasks(contract: Contract, block_h: int) -> int:
     """How many such tiles the groups of a launch have, over all tokens."""
     heads_per_group = contract["H"] // contract["G"]
     return contract["N"] * len(contract.groups) * triton.cdiv(heads_per_group, block_h)
+
+
+@triton.jit
+def rows_task(
+    task, N, H: tl.constexpr, X: tl.constexpr, ROW_TILES: tl.constexpr, BLOCK_R: tl.constexpr
+):
+    """BLOCK_R of the X*H rows - heads of one token after the other - that share a tile's KV: the
+    tile, the first row of all, and which of the rows there are, [BLOCK_R, 1]."""
+    u = (task // ROW_TILES).to(tl.int64)
+    r0 = task % ROW_TILES * BLOCK_R
+    inside = r0 + tl.arange(0, BLOCK_R) < tl.minimum(X, N - u * X) * H
+    return u, u * (X * H) + r0, inside[:, None]
+
+
+def rows_of_a_task(sizes: Mapping[str, int], most: int) -> int:
+    """Rows of such a task: those that share KV, in whole fractals, but no more than `most`."""
+    shared = triton.next_power_of_2(sizes["X"] * sizes["H"])
+    return min(max(shared, FRACTAL), most)
+
+
+def rows_tasks(contract: Contract, rows: int) -> int:
+    """How many such tasks a wave has."""
+    return contract["U"] * triton.cdiv(contract["X"] * contract["H"], rows)

@@ -17,11 +17,12 @@ def test_chunks_weigh_together_what_the_segment_does(preset, schedule):
     dims = PRESETS[preset]
     sizes = dims.letters() | dict(N=128, K=dims.index_columns, U=128, X=1)
 
-    def weights(groups_per_launch: int) -> dict[str, int]:
-        found: dict[str, int] = {}
+    def weights(groups_per_launch: int) -> dict[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
         options = dict(schedule=schedule, groups_per_launch=groups_per_launch)
         for node in wave_nodes(dims, 128, **options):
-            found[node.name] = found.get(node.name, 0) + node.weight
+            moved, flop = found.get(node.name, (0, 0))
+            found[node.name] = moved + node.weight, flop + node.flop
         return found
 
     def nbytes(name: str) -> int:
@@ -34,8 +35,10 @@ def test_chunks_weigh_together_what_the_segment_does(preset, schedule):
         dequant_sum=2 * nbytes("sums"),
     )
     chunks = dims.groups // 2
-    assert weights(2) == {
-        name: moved + (chunks - 1) * more.get(name, 0) for name, moved in weights(16).items()
+    whole, parts = weights(16), weights(2)
+    assert parts == {
+        name: (moved + (chunks - 1) * more.get(name, 0), flop)
+        for name, (moved, flop) in whole.items()
     }
 
 

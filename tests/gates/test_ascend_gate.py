@@ -20,7 +20,10 @@ from dsv4_kernels.segments.proj_a import ProjATiles, proj_a
 
 SEGMENTS = list(segments.SEGMENTS)
 PARTS_HELD = ("Ascend910B3", "Ascend910_9392")  # an A2 and an A3
-CORES = {"proj_a": "AIC", "proj_b": "AIC", "qk_softmax_pv": "MIX", "proj_b_dequant": "MIX"}
+CORES = {
+    **dict.fromkeys(("proj_a", "proj_a_heads", "proj_b", "qk", "pv"), "AIC"),
+    **dict.fromkeys(("qk_softmax_pv", "proj_b_dequant"), "MIX"),
+}
 
 
 @pytest.fixture(scope="module", params=[(p, t) for p in PRESETS for t in PARTS_HELD], ids="-".join)
@@ -99,7 +102,7 @@ def test_an_oversized_tile_is_a_breach_with_both_numbers(capsys):
 def test_a_tile_that_only_fits_without_double_buffering_is_a_breach():
     tiles = {"proj_a": ProjATiles(a_k_tile=1024)}  # 2 x 256 KiB doubled is twice L1
     compiled = compile_chunk("Ascend910B3", PRESETS["FLASH"], tiles=tiles)
-    row = hold(compiled[SEGMENTS.index("proj_a")], "FLASH", "Ascend910B3")
+    row = hold(next(c for c in compiled if c.segment == "proj_a"), "FLASH", "Ascend910B3")
     assert row.breaches
 
 

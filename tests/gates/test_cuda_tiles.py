@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from against import FORMS
 from dsv4_kernels import prefill_sparse_attn
-from dsv4_kernels.chains.prefill import SCHEDULES
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs.prefill import make_inputs
 from dsv4_kernels.segments import SEGMENTS
@@ -17,18 +17,16 @@ UNEVEN = Dims(
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("form", FORMS.values(), ids=[*FORMS])
 @pytest.mark.parametrize(
     ("dims", "tokens"), [(PRESETS["FLASH"], 3), (UNEVEN, 70)], ids=["FLASH", "uneven"]
 )
-def test_cuda_tiles_change_no_byte(schedule, dims, tokens, seed, device, poison):
+def test_cuda_tiles_change_no_byte(form, dims, tokens, seed, device, poison):
     inputs = make_inputs(dims, tokens=tokens, start=300, seed=seed, device=device)
     runs = []
     for tiles in ({}, {name: segment.tiles.cuda() for name, segment in SEGMENTS.items()}):
         with poison.allocations():
-            out = prefill_sparse_attn(
-                *inputs.args(), window=inputs.window, schedule=schedule, tiles=tiles
-            )
+            out = prefill_sparse_attn(*inputs.args(), window=inputs.window, **form, tiles=tiles)
         assert not is_sentinel(out).any()
         runs.append(out)
     assert torch.equal(*runs)

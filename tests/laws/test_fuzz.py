@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 
 import reference
 from adversary import SMALL, adversarial_inputs, healed, with_pages_permuted
-from against import chain
+from against import FORMS, chain
 from dsv4_kernels import device as devices
-from dsv4_kernels.chains.prefill import SCHEDULES
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.inputs.prefill import PrefillInputs
 from dsv4_kernels.segments import SEGMENTS
@@ -63,7 +62,7 @@ class Contract:
     seed: int
     magnitudes: dict[str, float]
     sinks: list[float]
-    schedule: str
+    form: str
     waves: int
     groups_per_launch: int
 
@@ -103,7 +102,7 @@ CONTRACTS = st.builds(
         dict.fromkeys(("q", "ori_kv", "kv_overlay", "cmp_kv", "wo_a", "wo_b_scale"), MAGNITUDES)
     ),
     sinks=st.lists(st.sampled_from([-torch.inf, torch.inf, -50.0, 0.0, 90.0]), max_size=3),
-    schedule=st.sampled_from(sorted(SCHEDULES)),
+    form=st.sampled_from(sorted(FORMS)),
     waves=st.integers(1, 3),
     groups_per_launch=st.integers(1, 4),
 )
@@ -134,23 +133,23 @@ def test_any_contract(contract: Contract) -> None:
 
     poison = Poison(devices.best())
     with poison.allocations():
-        out = chain(clean, schedule=contract.schedule, executor=judged)
-        cut = chain(elsewhere, schedule=contract.schedule, **contract.cut())
+        out = chain(clean, **FORMS[contract.form], executor=judged)
+        cut = chain(elsewhere, **FORMS[contract.form], **contract.cut())
     poison.check_bands()
     assert out.isfinite().all()
     assert (out[inputs.num_tokens :] == 0).all()
     assert torch.equal(out, cut)
-    check_against_chain_reference(clean, out, contract.schedule)
+    check_against_chain_reference(clean, out, contract.form)
 
 
-def check_against_chain_reference(inputs: PrefillInputs, out: torch.Tensor, schedule: str) -> None:
+def check_against_chain_reference(inputs: PrefillInputs, out: torch.Tensor, form: str) -> None:
     """Segments that hold one by one were also handed the right buffers."""
     inputs = inputs.to("cpu")
     if largest_score(inputs) > LARGEST_SCORE:
         return
-    want = reference.prefill_segments(*inputs.args(), window=inputs.window, schedule=schedule)
+    want = reference.prefill_segments(*inputs.args(), window=inputs.window, **FORMS[form])
     o_r, attn_out = want["o_r"].double(), want["attn_out"]
-    if schedule == "row_barrier":
+    if form == "row_barrier":
         o_r = o_r.flatten(1)[:, None].expand(o_r.shape[0], o_r.shape[1], -1)
     step = o_r.abs().amax(-1).clamp_min(1e-4) / 127  # [T, G]
     weights = inputs.wo_b.view(-1, step.shape[1], want["o_r"].shape[2]).double().abs().sum(-1)
@@ -160,7 +159,7 @@ def check_against_chain_reference(inputs: PrefillInputs, out: torch.Tensor, sche
         "every code one off, and as much again for the scale under it",
     )
     verdict = judge("attn_out", out.cpu(), attn_out, bound)
-    assert verdict.holds, f"{schedule}: {verdict}"
+    assert verdict.holds, f"{form}: {verdict}"
 
 
 def largest_score(inputs: PrefillInputs) -> float:

@@ -23,10 +23,10 @@ from typing import Any
 import pytest
 import torch
 
+from against import FORMS
 from dsv4_kernels import device as devices
 from dsv4_kernels import prefill_sparse_attn
 from dsv4_kernels.buffers import BUFFERS, Buffers
-from dsv4_kernels.chains.prefill import SCHEDULES
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.inputs.prefill import make_inputs
 from dsv4_kernels.launcher.graph import Node
@@ -181,12 +181,12 @@ def run_fenced(names: Iterable[str], side: str, seed: int) -> None:
         fences = Fences(side)
         tensors = {k: v for k, v in arguments.items() if isinstance(v, torch.Tensor)}
         fenced = {k: fences.copy(v) for k, v in tensors.items()}
-        for schedule in SCHEDULES:
-            options = dict(schedule=schedule, wave_tokens=case.wave_tokens, groups_per_launch=1)
+        for form in FORMS.values():
+            options = dict(form, wave_tokens=case.wave_tokens, groups_per_launch=1)
             expected = run_chain(arguments, **options)
             out = fences.empty(expected.shape, expected.dtype)
             run_chain(arguments | fenced, out=out, executor=fences.run, **options)
-            assert same_bytes(out, expected), (name, schedule)
+            assert same_bytes(out, expected), (name, form)
         for argument, tensor in tensors.items():
             assert same_bytes(fenced[argument], tensor), f"{name}: `{argument}` was written"
     print("done", flush=True)

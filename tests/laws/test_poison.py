@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from adversary import SMALL, adversarial_inputs, healed
-from against import OUTPUTS, chain
-from dsv4_kernels.chains.prefill import SCHEDULES
+from against import FORMS, OUTPUTS, chain
 from dsv4_kernels.segments import SEGMENTS
 from poison import BAND, SENTINELS, Poison, is_sentinel
 from reference.compare import compare
@@ -50,9 +49,9 @@ def launches(device):
             found[node.name] = taken, got
 
     poison = Poison(device)
-    for schedule in SCHEDULES:
+    for form in FORMS.values():
         with poison.allocations():
-            chain(inputs, schedule=schedule, groups_per_launch=2, executor=executor)
+            chain(inputs, **form, groups_per_launch=2, executor=executor)
     poison.check_bands()
     return found
 

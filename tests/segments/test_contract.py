@@ -88,7 +88,7 @@ OUTPUTS: dict[str, Tensors] = {
 
 # Letters that a call takes from something else than a tensor's shape: a tensor that disagrees is
 # wrong, whichever it is.
-COMPUTED = {"KP": ("resolve_slots",), "P": ("merge_norm",), "G": ("merge_norm",)}
+COMPUTED = {"KP": ("resolve_slots",), "P": ("merge_norm", "pv"), "G": ("merge_norm", "pv")}
 
 # Of the same size where there is one: what a view or a forgotten cast would give.
 NEIGHBOUR = {
@@ -109,7 +109,7 @@ def valid(op: str, dims: Dims = DIMS) -> Arguments:
     if op == "prefill_sparse_attn":
         arguments: Arguments = dict(
             num_tokens=3, window=dims.window, wave_tokens=2, waves_in_flight=1,
-            schedule="decoupled", sharers=1, groups_per_launch=1,
+            schedule="decoupled", attention="fused", sharers=1, groups_per_launch=1,
         )  # fmt: skip
     elif op == "prefill_sparse_attn_heads":
         arguments = dict(num_tokens=3, window=dims.window, wave_tokens=2, groups=2)
@@ -362,12 +362,14 @@ def wrong_tensors() -> Iterator[Any]:
                 blamed = {owner for letter in dim.split("*") for owner in letters.get(letter, ())}
                 if not blamed:
                     continue
+                blamed |= {*letters.get("U", ())} if dim == "N" else set()  # U follows from N
+                blamed |= {"groups"} if (op, dim) == ("pv", "H") else set()
                 # Two sizes differ; which of them is wrong is a matter of who was looked at first.
                 yield case(
                     f"size {dim}",
                     lambda x, axis=axis: longer(x, axis),
-                    r"^\[.*\] \w+$|^[A-Z]+ = \d+",
-                    r"^\[.*\]|a power of two|a multiple of 128",
+                    r"^\[.*\] \w+$|^[A-Z]+ = \d+|^2$",
+                    r"^\[.*\]|a power of two|a multiple of 128|a divisor of H=7",
                     tuple(sorted(blamed)),
                 )
 
@@ -516,9 +518,9 @@ def wrong_sizes() -> Iterator[Any]:
     yield Wrong(op, sized(op, N=T + 1), ("cmp_sparse_indices",), f"N <= T={T}", "^6 rows$")
     both = on_meta(ori_kv=(2**28, 4, 16), cmp_kv=(2**28 - 1, 4, 16))
     yield Wrong(op, both, ("cmp_kv",), r"< 2\*\*31 rows with the others", r"^\d+ rows$")
-    for op in ("resolve_slots", "qk_softmax_pv", "merge_norm"):
+    for op in ("resolve_slots", "qk_softmax_pv", "merge_norm", "qk", "softmax", "pv"):
         yield Wrong(op, lambda x: {"sharers": 3}, ("sharers",), "a power of two in 1..8", "^3$")
-    for op in ("qk_softmax_pv", "merge_norm"):
+    for op in ("qk_softmax_pv", "merge_norm", "softmax"):
         contract = r"\[U=2\] for N=3 tokens by 2"
         yield Wrong(op, lambda x: {"sharers": 2}, ("live_blocks",), contract, "^U = 3$")
     op = "gather_kv"
@@ -534,6 +536,36 @@ def wrong_sizes() -> Iterator[Any]:
     for scale in (True, "0.25", 1j, torch.tensor(0.25)):
         change = the("softmax_scale", lambda _, scale=scale: scale)
         yield Wrong(op, change, ("softmax_scale",), "^a number$", f"^{re.escape(repr(scale))}$")
+
+    for op, blamed in (("qk", "kv"), ("pv", "kv"), ("softmax", "scores")):
+        for KP in (96, 133):
+            change = sized(op, KP=KP)
+            yield Wrong(op, change, (blamed,), "KP a multiple of 128", f"^KP = {KP}$")
+    for C in (8, 24):
+        yield Wrong("qk", sized("qk", C=C), ("q",), "C a power of two >= 16", f"^C = {C}$")
+        yield Wrong("pv", sized("pv", C=C), ("kv",), "C a power of two >= 16", f"^C = {C}$")
+    for scale in (None, True, "0.25", 1j, torch.tensor(0.25)):
+        change = the("softmax_scale", lambda _, scale=scale: scale)
+        got = f"^{re.escape(repr(scale))}$"
+        yield Wrong("softmax", change, ("softmax_scale",), "^a number$", got)
+    for groups in (4, 12):
+        change = the("groups", lambda _, groups=groups: groups)
+        yield Wrong("pv", change, ("groups",), "^a divisor of H=6$", f"^{groups}$")
+    wide = dataclasses.replace(DIMS, head_dim=64)
+    for P in (24, 48):
+        change = the("rope_dim", lambda _, P=P: P)
+        yield Wrong("pv", change, ("rope_dim",), "P a power of two", f"^P = {P}$", wide)
+    for P in (0, 8, 128):
+        change = the("rope_dim", lambda _, P=P: P)
+        yield Wrong("pv", change, ("rope_dim",), "an integer in 16..64", f"^{P}$", wide)
+    op = "finish"
+    for P in (0, 2, 8, 24):
+        yield Wrong(op, sized(op, P=P), ("o_rope",), "P a power of two >= 16", f"^P = {P}$")
+    for sizes in (dict(G=4), dict(J=47), dict(H=0), dict(J=3 * 7), dict(G=12), dict(J=3 * 24)):
+        G, j = sizes.get("G", DIMS.groups), sizes.get("J", J)
+        got = f"^G = {G}, J = {j}$"
+        yield Wrong(op, sized(op, **sizes), ("o_heads",), r"\(H/G\)\*C", got)
+    yield Wrong("proj_a_heads", sized("proj_a_heads", J=0), ("o_heads",), "J >= 1", "^J = 0$")
 
     op = "merge_norm"
     yield Wrong(op, lambda _: dict(groups=4), ("groups",), "^a divisor of H=6$", "^4$")
@@ -553,7 +585,8 @@ def wrong_sizes() -> Iterator[Any]:
         change = sized(op, **sizes)
         yield Wrong(op, change, ("o_packed",), r"\(H/G\)\*C", f"^G = {G}, J = {j}$")
 
-    for op in ("merge_norm", "inverse_rope", "proj_a", "group_quant", "proj_b"):
+    by_groups = ("merge_norm", "inverse_rope", "proj_a", "proj_a_heads", "group_quant", "proj_b")
+    for op in by_groups:
         for groups in (range(-1, 1), range(0, 3), range(2, 1), range(0, 2, 2), (0, 1), 1):
             change = the("group_range", lambda _, groups=groups: groups)
             inside, got = r"^a range of groups inside 0\.\.2$", f"^{re.escape(repr(groups))}$"
@@ -562,6 +595,10 @@ def wrong_sizes() -> Iterator[Any]:
         change = the("schedule", lambda _, schedule=schedule: schedule)
         one_of, got = "^one of decoupled, row_barrier$", f"^{re.escape(repr(schedule))}$"
         yield Wrong(chain, change, ("schedule",), one_of, got)
+    for attention in ("lane", None, ["fused"]):
+        change = the("attention", lambda _, attention=attention: attention)
+        got = f"^{re.escape(repr(attention))}$"
+        yield Wrong(chain, change, ("attention",), "^one of fused, lanes$", got)
     for executor in ("streams", 3):
         yield Wrong(
             chain, lambda _, executor=executor: dict(executor=executor), ("executor",),

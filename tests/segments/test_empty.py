@@ -19,7 +19,7 @@ SIZES = dict(
     ori_pages=1, ori_entries=1, cmp_pages=1, cmp_entries=1,
 )  # fmt: skip
 NUMBERS: dict[str, Any] = dict(
-    num_tokens=3, window=4, first_token=0, groups=1, rope_dim=16, sharers=1
+    num_tokens=3, window=4, first_token=0, groups=1, rope_dim=16, sharers=1, softmax_scale=0.25
 )
 
 # Where a size of 0 must be a contract error: a loop that never runs leaves no sum behind, a scale
@@ -29,6 +29,11 @@ REFUSED = {
     "gather_kv": {"C", "KR"},
     "qk_softmax_pv": {"C", "U"},
     "merge_norm": {"C", "NB", "U"},
+    "qk": {"C", "U"},
+    "softmax": {"U"},
+    "pv": {"C", "U"},
+    "finish": {"H", "P"},
+    "proj_a_heads": {"J"},
     "inverse_rope": {"H", "P"},
     "proj_a": {"J"},
     "group_quant": {"R"},
@@ -68,7 +73,7 @@ def test_nothing_along_an_axis(name: str, letter: str, device, poison) -> None:
         OUTPUTS[name], made if isinstance(made, tuple) else (made,), strict=True
     ):
         written = value
-        if name == "merge_norm" and buffer == "o_packed":  # inverse_rope writes its rope columns
+        if (name, buffer) in (("merge_norm", "o_packed"), ("pv", "o_heads")):  # rope is to come
             C = SIZES["C"]
             written = torch.cat([head[..., : -SIZES["P"]] for head in value.split(C, dim=-1)])
         if name == "resolve_slots" and buffer in ("rows", "runs", "bias"):

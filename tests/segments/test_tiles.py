@@ -50,15 +50,18 @@ NUMBERS: dict[str, Any] = dict(
     sharers=1,
     groups=FLASH.groups,
     rope_dim=FLASH.rope_dim,
+    softmax_scale=1.0,
 )
 
 # The lowest and highest of a number, and what it must divide: written down a second time.
 LOW = {
-    **{(name, "block_t"): 16 for name in ("proj_a", "proj_b", "proj_b_dequant")},
+    **{(name, "block_t"): 16 for name in ("proj_a", "proj_a_heads", "proj_b", "proj_b_dequant")},
     **{(name, "block_d"): 16 for name in ("proj_b", "proj_b_dequant")},
     **{(name, "b_k_tile"): 32 for name in ("proj_b", "proj_b_dequant")},
-    ("proj_a", "block_r"): 16,
-    ("proj_a", "a_k_tile"): 16,
+    **{(name, "block_r"): 16 for name in ("proj_a", "proj_a_heads", "qk", "pv")},
+    **{(name, "a_k_tile"): 16 for name in ("proj_a", "proj_a_heads")},
+    ("pv", "accumulator"): 256,
+    ("softmax", "columns"): 256,
     ("qk_softmax_pv", "block_h"): 8,
     ("gather_kv", "block_k"): 16,
 }

@@ -101,8 +101,8 @@ def demo(
                 progress.advance(steps)
                 for name in {*HANDED_ON} & {*node.writes}:  # o_packed is whole behind its update
                     handed_on[name].append(buffers[name].to("cpu", copy=True))
-                if "o_packed" in node.updates:
-                    handed_on["o_packed"][-1] = buffers["o_packed"].to("cpu", copy=True)
+                for name in {*HANDED_ON} & {*node.updates}:
+                    handed_on[name][-1] = buffers[name].to("cpu", copy=True)
 
         _chain(inputs, first_run)
         begin = time.perf_counter()

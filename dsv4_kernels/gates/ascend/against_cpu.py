@@ -16,12 +16,13 @@ import torch
 from dsv4_kernels import device
 from dsv4_kernels.backends.hivm.report import Report, Stopped
 from dsv4_kernels.buffers import Buffers
-from dsv4_kernels.chains.prefill import SCHEDULES, PrefillSparseAttn
+from dsv4_kernels.chains.prefill import PrefillSparseAttn
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.gates.ascend import compiler
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.execute import execute
 from dsv4_kernels.gates.ascend.launches import part_target
+from dsv4_kernels.gates.chunk import FORMS
 from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.segments import SEGMENTS
@@ -73,7 +74,7 @@ def execute_chunk(
     tiles: Mapping[str, Any] | None = None,
     compilations: int = 1,
 ) -> Iterator[tuple[str, Executed]]:
-    """Execute segments of both schedules, each once, as one CSA chunk asks for them.
+    """Execute segments of all forms, each once, as one CSA chunk asks for them.
 
     A kernel that the compiler refuses is left out. Raises ValueError where the IR has what the
     model does not know.
@@ -90,10 +91,10 @@ def execute_chunk(
     chosen |= dict(tiles or {})
     inputs = make_inputs(dims, tokens=LIVE, capacity=CAPACITY, start=START)
     done: set[str] = set()
-    for schedule in SCHEDULES:
-        nodes, on_cpu = _bound(inputs, dims, schedule, chosen)
+    for form in FORMS:
+        nodes, on_cpu = _bound(inputs, dims, form, chosen)
         with device.route("cpu", target, driver):
-            recorded, on_model = _bound(inputs, dims, schedule, chosen)
+            recorded, on_model = _bound(inputs, dims, form, chosen)
         for node, twin in zip(nodes, recorded, strict=True):
             outputs = SEGMENTS[node.name].outputs_of(on_model)
             for name in node.writes:
@@ -114,7 +115,7 @@ def execute_chunk(
 
 
 def _bound(
-    inputs: PrefillInputs, dims: Dims, schedule: str, tiles: Mapping[str, Any]
+    inputs: PrefillInputs, dims: Dims, form: tuple[str, str], tiles: Mapping[str, Any]
 ) -> tuple[Sequence[Node], dict[str, Any]]:
     """The nodes of a plan, and the buffers of its only wave."""
     bound: list[tuple[Sequence[Node], dict[str, Any]]] = []
@@ -125,7 +126,8 @@ def _bound(
     plan = PrefillSparseAttn(
         *inputs.args(),
         window=inputs.window,
-        schedule=schedule,
+        schedule=form[0],
+        attention=form[1],
         groups_per_launch=dims.groups,  # all in one launch: the code is the same
         executor=executor,
         tiles=tiles,

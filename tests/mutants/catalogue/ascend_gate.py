@@ -255,9 +255,9 @@ MUTANTS = (
         killed_by="test_a_batch_keeps_its_claims",
     ),
     chunk(
-        "a batch is recorded in one schedule",
-        "for schedule in SCHEDULES:\n            sparse_attn(",
-        "for schedule in [*SCHEDULES][:1]:\n            sparse_attn(",
+        "a batch is recorded in one form",
+        "for schedule, attention in FORMS:\n            sparse_attn(",
+        "for schedule, attention in FORMS[:1]:\n            sparse_attn(",
         killed_by="test_a_batch_keeps_its_claims",
     ),
 )

@@ -10,7 +10,8 @@ CONTRACT = "tests/segments/test_contract.py"
 
 # What the entry point hands on, each behind the line before it there.
 HANDED_ON = "        *arguments,\n        window=window,\n        wave_tokens=wave_tokens,\n"
-SCHEDULE = "        schedule=schedule,\n        sharers=sharers,\n        groups_per_launch="
+SCHEDULE = "        schedule=schedule,\n        attention=attention,\n        sharers=sharers,\n"
+SCHEDULE += "        groups_per_launch="
 SCHEDULE += "groups_per_launch,\n"
 REST = "        executor=executor,\n        tiles=tiles,\n        out_dtype=out_dtype,\n    )\n"
 
@@ -20,6 +21,18 @@ MUTANTS = (
         SCHEDULE,
         SCHEDULE.replace("=schedule,", '="decoupled",'),
         killed_by=f"{PLAN}::test_the_schedules_differ_by_their_quantisation",
+    ),
+    mutant(
+        "always fused",
+        SCHEDULE,
+        SCHEDULE.replace("=attention,", '="fused",'),
+        killed_by="tests/chains/test_attention_forms.py::test_the_forms_differ_by_rounding_alone",
+    ),
+    mutant(
+        "proj_a takes another form's output",
+        "self._segments[attention_forms.PROJ_A[attention]]",
+        'self._segments["proj_a"]',
+        killed_by="tests/chains/test_attention_forms.py::test_against_reference_and_oracle[CSA]",
     ),
     mutant(
         "the wave is not handed on",

@@ -1,0 +1,234 @@
+"""o[t, h, c] = sum_k p[t, h, k] * kv[u, k, c]     bf16 x bf16 -> fp32, over the live blocks
+
+The third lane: pure cube. All blocks are added up in L0C, so that o is written once, and nothing
+of it per block. What leaves is final: p was normalised before. The columns that are not rotated
+are rounded to bf16 on their way out, the rope columns stay fp32 for `finish`, which rounds once.
+
+Columns are tiles of powers of two, C/2, C/4, .. and the P of the rope, each with an accumulator of
+its own: one that is stored in two ways would pass through a vector core, and so would a store that
+sorts heads by group. That is why o_heads lies token by token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import triton
+import triton.language as tl
+
+from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import Target
+from dsv4_kernels.segments.cost import Cost, attention_flop, moved_of_heads
+from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
+from dsv4_kernels.segments.kernel import kernel
+from dsv4_kernels.segments.segment import Launch, Segment
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers
+from dsv4_kernels.segments.tasks import rows_of_a_task, rows_task, rows_tasks
+from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
+
+
+@dataclass(frozen=True, kw_only=True)
+class PvTiles(Tiles):
+    """block_r: rows of a task at most; two tokens of FLASH that share their KV. accumulator:
+    elements of o that a task adds up; 32768 fp32 are the 128 KiB of L0C, FLASH's 64 heads whole
+    and half the columns of PRO's 128, which read P twice rather than KV."""
+
+    core: ClassVar[Core] = "AIC"
+    block_r: int = extent(128, low=FRACTAL, beside=("C", BLOCK_COLUMNS))
+    accumulator: int = extent(2**15, low=FRACTAL * FRACTAL)
+
+    @classmethod
+    def cuda(cls) -> PvTiles:
+        """64 rows are the least that wgmma takes. 64 x 256 fp32 are 64 accumulator registers a
+        thread of 8 warps; KV of 256 columns is 64 KiB, P 16 KiB: two stages fit."""
+        return cls(block_r=64, accumulator=2**14, num_warps=8, num_stages=2)
+
+    def widths(self, sizes: Mapping[str, int]) -> tuple[int, int]:
+        """Rows and columns of a task: no more than eight times the rope, whose columns are then
+        what is left of a half, a quarter and an eighth."""
+        rows = rows_of_a_task(sizes, self.block_r)
+        columns = max(min(sizes["C"], self.accumulator // rows, 8 * sizes["P"]), sizes["P"])
+        return rows, columns
+
+    def budget(self, sizes: Mapping[str, int]) -> Budget:
+        """P and V doubled in L1, once for the columns with the rope and once for others; o."""
+        rows, columns = self.widths(sizes)
+        of_a_part = 2 * 2 * BLOCK_COLUMNS * (rows + columns)
+        return Budget(l1=of_a_part * (1 if columns == sizes["C"] else 2), l0c=4 * rows * columns)
+
+
+@triton.jit
+def _columns(
+    p_rows_ptr,
+    kv_ptr,
+    out_rows_ptr,
+    rope_rows_ptr,
+    blocks,
+    inside,  # [BLOCK_R, 1] bool
+    C: tl.constexpr,
+    WIDTH: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    ROPE: tl.constexpr,
+):
+    """WIDTH columns of o for BLOCK_R rows, the last LAST of them in fp32 to rope_rows for ROPE."""
+    k = tl.arange(0, BLOCK_K)
+    half, quarter = tl.arange(0, WIDTH // 2), tl.arange(0, WIDTH // 4)
+    eighth, last = tl.arange(0, WIDTH // 8), tl.arange(0, LAST)
+    o_half = tl.zeros((BLOCK_R, WIDTH // 2), tl.float32)
+    o_quarter = tl.zeros((BLOCK_R, WIDTH // 4), tl.float32)
+    o_eighth = tl.zeros((BLOCK_R, WIDTH // 8), tl.float32)
+    o_last = tl.zeros((BLOCK_R, LAST), tl.float32)
+    # At least once: an accumulator that never ran is not zero on Ascend. The one block is then
+    # of zeros, and nothing of it is read.
+    for b in range(tl.maximum(blocks, 1)):
+        live = b * BLOCK_K + k < blocks * BLOCK_K
+        p_mask = inside & live[None, :]
+        p = tl.load(p_rows_ptr + b * BLOCK_K + k[None, :], mask=p_mask, other=0.0)
+        v_ptr = kv_ptr + b * BLOCK_K * C + k[:, None] * C
+        v_mask = live[:, None]
+        if LAST <= WIDTH // 2:
+            v = tl.load(v_ptr + half[None, :], mask=v_mask, other=0.0)
+            o_half = tl.dot(p, v, o_half)
+        if LAST <= WIDTH // 4:
+            v = tl.load(v_ptr + WIDTH // 2 + quarter[None, :], mask=v_mask, other=0.0)
+            o_quarter = tl.dot(p, v, o_quarter)
+        if LAST <= WIDTH // 8:
+            v = tl.load(v_ptr + WIDTH // 4 * 3 + eighth[None, :], mask=v_mask, other=0.0)
+            o_eighth = tl.dot(p, v, o_eighth)
+        v = tl.load(v_ptr + WIDTH - LAST + last[None, :], mask=v_mask, other=0.0)
+        o_last = tl.dot(p, v, o_last)
+    if LAST <= WIDTH // 2:
+        tl.store(out_rows_ptr + half[None, :], o_half.to(tl.bfloat16), mask=inside)
+    if LAST <= WIDTH // 4:
+        quarter_ptr = out_rows_ptr + WIDTH // 2 + quarter[None, :]
+        tl.store(quarter_ptr, o_quarter.to(tl.bfloat16), mask=inside)
+    if LAST <= WIDTH // 8:
+        eighth_ptr = out_rows_ptr + WIDTH // 4 * 3 + eighth[None, :]
+        tl.store(eighth_ptr, o_eighth.to(tl.bfloat16), mask=inside)
+    if ROPE:
+        tl.store(rope_rows_ptr + last[None, :], o_last, mask=inside)
+    else:
+        last_ptr = out_rows_ptr + WIDTH - LAST + last[None, :]
+        tl.store(last_ptr, o_last.to(tl.bfloat16), mask=inside)
+
+
+@kernel
+def _pv_kernel(
+    p_ptr,  # [N, H, KP] bf16
+    kv_ptr,  # [U, KP, C] bf16
+    live_blocks_ptr,  # [U] int32
+    o_heads_ptr,  # [N, G, J] bf16
+    o_rope_ptr,  # [N, H, P] fp32
+    N,
+    KP,
+    H: tl.constexpr,
+    C: tl.constexpr,
+    P: tl.constexpr,
+    X: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    # One task: WIDTH columns of rows that share their KV.
+    ROW_TILES: tl.constexpr = (X * H + BLOCK_R - 1) // BLOCK_R
+    PARTS: tl.constexpr = C // WIDTH
+    r = tl.arange(0, BLOCK_R)
+    for task in range(tl.program_id(0), tl.cdiv(N, X) * ROW_TILES * PARTS, tl.num_programs(0)):
+        part = task % PARTS
+        u, first, inside = rows_task(task // PARTS, N, H, X, ROW_TILES, BLOCK_R)
+        blocks = tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K)
+        p_rows_ptr = p_ptr + first * KP + r[:, None].to(tl.int64) * KP
+        tile_ptr = kv_ptr + u * KP * C
+        o_rows_ptr = o_heads_ptr + first * C + r[:, None] * C
+        rope_rows_ptr = o_rope_ptr + first * P + r[:, None] * P
+        if PARTS == 1:
+            _columns(
+                p_rows_ptr, tile_ptr, o_rows_ptr, rope_rows_ptr, blocks, inside,
+                C, WIDTH, P, BLOCK_R, BLOCK_K, True,
+            )  # fmt: skip
+        else:
+            if part == PARTS - 1:
+                _columns(
+                    p_rows_ptr, tile_ptr + (C - WIDTH), o_rows_ptr + (C - WIDTH), rope_rows_ptr,
+                    blocks, inside, C, WIDTH, P, BLOCK_R, BLOCK_K, True,
+                )  # fmt: skip
+            else:
+                _columns(
+                    p_rows_ptr, tile_ptr + part * WIDTH, o_rows_ptr + part * WIDTH, rope_rows_ptr,
+                    blocks, inside, C, WIDTH, WIDTH, BLOCK_R, BLOCK_K, False,
+                )  # fmt: skip
+
+
+def _check(contract: Contract, groups: int, rope_dim: int, sharers: int = 1) -> None:
+    bind_sharers(contract, sharers)
+    KP, H, C = (contract[letter] for letter in ("KP", "H", "C"))
+    contract.require(KP % BLOCK_COLUMNS == 0, "kv", "KP a multiple of 128", f"KP = {KP}")
+    contract.power_of_two("C", "kv", low=FRACTAL)
+    groups = contract.integer("groups", groups, 1)
+    contract.require(H % groups == 0, "groups", f"a divisor of H={H}", str(groups))
+    rope_dim = contract.integer("rope_dim", rope_dim, MIN_ROPE_DIM, C)
+    contract.sizes.update(G=groups, P=rope_dim, J=H // groups * C)
+    contract.power_of_two("P", "rope_dim")
+
+
+def _launch(contract: Contract, target: Target, tiles: PvTiles) -> Launch:
+    N, KP, H, C, P, X = (contract[letter] for letter in ("N", "KP", "H", "C", "P", "X"))
+    rows, columns = tiles.widths(contract.sizes)
+    return Launch(
+        _pv_kernel,
+        target.grid("cube", rows_tasks(contract, rows) * (C // columns)),
+        ("p", "kv", "live_blocks", "o_heads", "o_rope", N, KP),
+        dict(
+            H=H, C=C, P=P, X=X, BLOCK_R=rows, WIDTH=columns, BLOCK_K=BLOCK_COLUMNS,
+            **tiles.options(target),
+        ),
+    )  # fmt: skip
+
+
+def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
+    N, H, KP = tensors["p"].shape
+    keys, C = N * KP if live_keys is None else live_keys, tensors["kv"].shape[2]
+    bytes_moved = moved_of_heads("nope", "o_heads")(tensors).bytes
+    return Cost(bytes_moved, bf16_flop=attention_flop(keys, H, C) // 2)
+
+
+SEGMENT = Segment(
+    "pv", PvTiles, reads=("p", "kv", "live_blocks"), writes=("o_heads", "o_rope"),
+    numbers=("groups", "rope_dim", "sharers"), check=_check, launch=_launch, cost=_cost,
+)  # fmt: skip
+
+
+def pv(
+    p: torch.Tensor,  # [N, H, KP] bf16
+    kv: torch.Tensor,  # [U, KP, C] bf16
+    live_blocks: torch.Tensor,  # [U] int32
+    *,
+    groups: int,
+    rope_dim: int,
+    sharers: int = 1,
+    o_heads: torch.Tensor | None = None,
+    o_rope: torch.Tensor | None = None,
+    tiles: PvTiles | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The output of attention, from normalised P.
+
+    Args:
+        p, kv: as `softmax` and gather_kv write them; KP is a multiple of 128.
+        live_blocks: how many blocks of a tile of X tokens to add up; later ones are not read. A
+            tile with none gets zeros.
+        groups: G, a divisor of H.
+        rope_dim: P, a power of two up to C.
+        sharers: X, as resolve_slots takes it. A row of KV that is NaN or Inf reaches all X tokens.
+
+    Returns (o_heads [N, G, J] bf16 without its rope columns, which `finish` writes; o_rope
+    [N, H, P] fp32). Raises ContractError.
+    """
+    return SEGMENT(
+        tiles, p=p, kv=kv, live_blocks=live_blocks, groups=groups, rope_dim=rope_dim,
+        sharers=sharers, o_heads=o_heads, o_rope=o_rope,
+    )  # fmt: skip

@@ -1,0 +1,125 @@
+"""scores[t, h, k] = sum_c q[t, h, c] * kv[u, k, c]     bf16 x bf16 -> fp32, of the live blocks
+
+The first lane: pure cube, for scale, bias and softmax are vector work. The heads of the tokens that
+share a tile's KV are rows of one matrix. q stays in L1 for all blocks: loaded again for each it
+would be a third of what this kernel moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import triton.language as tl
+
+from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import Target
+from dsv4_kernels.segments.cost import Cost, attention_flop, moved
+from dsv4_kernels.segments.kernel import kernel
+from dsv4_kernels.segments.segment import Launch, Segment
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers
+from dsv4_kernels.segments.tasks import rows_of_a_task, rows_task, rows_tasks
+from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
+
+
+@dataclass(frozen=True, kw_only=True)
+class QkTiles(Tiles):
+    """block_r: rows of a task at most. 128 x 512 bf16 of q and as much of KV, both doubled, are
+    all of the 512 KiB of L1: PRO's heads, or two tokens of FLASH that share their KV."""
+
+    core: ClassVar[Core] = "AIC"
+    block_r: int = extent(128, low=FRACTAL, beside=("C", BLOCK_COLUMNS))
+
+    @classmethod
+    def cuda(cls) -> QkTiles:
+        """64 rows are the least that wgmma takes: q is 64 KiB, KV 128 KiB, 192 of 227. One stage,
+        since a second KV does not fit; 64 x 128 fp32 is 32 registers a thread of 8 warps."""
+        return cls(block_r=64, num_warps=8, num_stages=1)
+
+    def budget(self, sizes: Mapping[str, int]) -> Budget:
+        """q and KV doubled in L1, the scores of a block in L0C."""
+        rows = rows_of_a_task(sizes, self.block_r)
+        return Budget(l1=2 * 2 * (rows + BLOCK_COLUMNS) * sizes["C"], l0c=4 * rows * BLOCK_COLUMNS)
+
+
+@kernel
+def _qk_kernel(
+    q_ptr,  # [N, H, C] bf16
+    kv_ptr,  # [U, KP, C] bf16
+    live_blocks_ptr,  # [U] int32
+    scores_ptr,  # [N, H, KP] fp32
+    N,
+    KP,
+    H: tl.constexpr,
+    C: tl.constexpr,
+    X: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    # One task: rows that share their KV, a block of columns at a time.
+    ROW_TILES: tl.constexpr = (X * H + BLOCK_R - 1) // BLOCK_R
+    c = tl.arange(0, C)
+    k = tl.arange(0, BLOCK_K)
+    r = tl.arange(0, BLOCK_R)
+    for task in range(tl.program_id(0), tl.cdiv(N, X) * ROW_TILES, tl.num_programs(0)):
+        u, first, inside = rows_task(task, N, H, X, ROW_TILES, BLOCK_R)
+        q_rows_ptr = q_ptr + first * C + r[:, None] * C
+        q = tl.load(q_rows_ptr + c[None, :], mask=inside, other=0.0)
+        for b in range(tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K)):
+            kv = tl.load(kv_ptr + (u * KP + b * BLOCK_K) * C + k[:, None] * C + c[None, :])
+            scores = tl.dot(q, tl.trans(kv))
+            rows_ptr = scores_ptr + first * KP + b * BLOCK_K + r[:, None].to(tl.int64) * KP
+            tl.store(rows_ptr + k[None, :], scores, mask=inside)
+
+
+def _check(contract: Contract, sharers: int = 1) -> None:
+    bind_sharers(contract, sharers)
+    KP = contract["KP"]
+    contract.require(KP % BLOCK_COLUMNS == 0, "kv", "KP a multiple of 128", f"KP = {KP}")
+    contract.power_of_two("C", "q", low=FRACTAL)
+
+
+def _launch(contract: Contract, target: Target, tiles: QkTiles) -> Launch:
+    N, KP, H, C, X = (contract[letter] for letter in ("N", "KP", "H", "C", "X"))
+    rows = rows_of_a_task(contract.sizes, tiles.block_r)
+    return Launch(
+        _qk_kernel,
+        target.grid("cube", rows_tasks(contract, rows)),
+        ("q", "kv", "live_blocks", "scores", N, KP),
+        dict(H=H, C=C, X=X, BLOCK_R=rows, BLOCK_K=BLOCK_COLUMNS, **tiles.options(target)),
+    )
+
+
+def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
+    N, H, C = tensors["q"].shape
+    keys = N * tensors["kv"].shape[1] if live_keys is None else live_keys
+    return Cost(moved(tensors).bytes, bf16_flop=attention_flop(keys, H, C) // 2)
+
+
+SEGMENT = Segment(
+    "qk", QkTiles, reads=("q", "kv", "live_blocks"), writes=("scores",), numbers=("sharers",),
+    check=_check, launch=_launch, cost=_cost,
+)  # fmt: skip
+
+
+def qk(
+    q: torch.Tensor,  # [N, H, C] bf16
+    kv: torch.Tensor,  # [U, KP, C] bf16
+    live_blocks: torch.Tensor,  # [U] int32
+    *,
+    sharers: int = 1,
+    scores: torch.Tensor | None = None,
+    tiles: QkTiles | None = None,
+) -> torch.Tensor:
+    """Scores of every head with every column of the live blocks, for `softmax`.
+
+    Args:
+        kv: as gather_kv writes it; KP is a multiple of 128.
+        live_blocks: how many blocks of a tile of X tokens to take; later ones are not touched.
+        sharers: X, as resolve_slots takes it.
+
+    Returns scores [N, H, KP] fp32, neither scaled nor masked. Raises ContractError.
+    """
+    return SEGMENT(tiles, q=q, kv=kv, live_blocks=live_blocks, sharers=sharers, scores=scores)

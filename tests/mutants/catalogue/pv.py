@@ -1,0 +1,93 @@
+"""P times KV: which columns and blocks, where each goes, how it is rounded."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+mutant = partial(
+    Mutant,
+    file="dsv4_kernels/segments/pv.py",
+    tests="tests/segments/test_pv.py",
+)
+
+MUTANTS = (
+    mutant(
+        "dead blocks are read",
+        "live = b * BLOCK_K + k < blocks * BLOCK_K",
+        "live = k < BLOCK_K",
+        killed_by="test_blocks_behind_the_live_ones_are_not_read",
+    ),
+    mutant(
+        "more blocks than there are",
+        "blocks = tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K)",
+        "blocks = tl.load(live_blocks_ptr + u)",
+        killed_by="test_blocks_behind_the_live_ones_are_not_read",
+    ),
+    mutant(
+        "the last block is left out",
+        "range(tl.maximum(blocks, 1))",
+        "range(tl.maximum(blocks - 1, 1))",
+        killed_by="test_against_reference[8-2-32-32-2]",
+    ),
+    mutant(
+        "every block is the first one",
+        "v_ptr = kv_ptr + b * BLOCK_K * C",
+        "v_ptr = kv_ptr",
+        killed_by="test_against_reference[8-2-32-32-2]",
+    ),
+    mutant(
+        "every tile has the first tile's KV",
+        "tile_ptr = kv_ptr + u * KP * C",
+        "tile_ptr = kv_ptr",
+        killed_by="test_against_reference[8-2-32-32-2]",
+    ),
+    mutant(
+        "the rope columns are rounded",
+        "tl.store(rope_rows_ptr + last[None, :], o_last, mask=inside)",
+        "tl.store(rope_rows_ptr + last[None, :], "
+        "o_last.to(tl.bfloat16).to(tl.float32), mask=inside)",
+        killed_by="test_against_reference[8-2-32-32-2]",
+    ),
+    mutant(
+        "a quarter where the eighth is",
+        "v_ptr + WIDTH // 4 * 3 + eighth[None, :]",
+        "v_ptr + WIDTH // 2 + eighth[None, :]",
+        killed_by="test_against_reference[64-8-512-64-1]",
+    ),
+    mutant(
+        "half and quarter overlap",
+        "v_ptr + WIDTH // 2 + quarter[None, :]",
+        "v_ptr + WIDTH // 4 + quarter[None, :]",
+        killed_by="test_against_reference[33-3-64-16-3]",
+    ),
+    mutant(
+        "the eighth is not stored",
+        "eighth_ptr, o_eighth.to(tl.bfloat16), mask=inside)",
+        "eighth_ptr, o_eighth.to(tl.bfloat16), mask=inside & (BLOCK_R < 0))",
+        killed_by="test_against_reference[64-8-512-64-1]",
+    ),
+    mutant(
+        "every part has the first part's columns",
+        "tile_ptr + part * WIDTH, o_rows_ptr",
+        "tile_ptr, o_rows_ptr",
+        killed_by="test_tiles_change_no_bit[16-256]",
+    ),
+    mutant(
+        "a part of the row is stored over another",
+        "o_rows_ptr + part * WIDTH, rope_rows_ptr",
+        "o_rows_ptr, rope_rows_ptr",
+        killed_by="test_tiles_change_no_bit[16-256]",
+    ),
+    mutant(
+        "cut to bf16, not rounded",
+        "o_half.to(tl.bfloat16)",
+        "(o_half.to(tl.int32, bitcast=True) & -65536).to(tl.float32, bitcast=True).to(tl.bfloat16)",
+        killed_by="test_against_reference[64-8-512-64-1]",
+    ),
+    mutant(
+        "more columns a task than the rope leaves room for",
+        'self.accumulator // rows, 8 * sizes["P"])',
+        "self.accumulator // rows)",
+        killed_by="test_against_reference[8-2-256-16-1]",
+    ),
+)

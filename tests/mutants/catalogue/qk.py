@@ -1,0 +1,62 @@
+"""Scores of the live blocks: which rows, which blocks, where they are stored."""
+
+from functools import partial
+
+from mutants.mutant import Mutant
+
+mutant = partial(
+    Mutant,
+    file="dsv4_kernels/segments/qk.py",
+    tests="tests/segments/test_qk.py",
+)
+
+MUTANTS = (
+    mutant(
+        "dead blocks are multiplied",
+        "tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K)",
+        "KP // BLOCK_K",
+        killed_by="test_blocks_behind_the_live_ones_are_not_touched",
+    ),
+    mutant(
+        "more blocks than there are",
+        "tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K)",
+        "tl.load(live_blocks_ptr + u)",
+        killed_by="test_blocks_behind_the_live_ones_are_not_touched",
+    ),
+    mutant(
+        "every block is the first one",
+        "(u * KP + b * BLOCK_K) * C",
+        "u * KP * C",
+        killed_by="test_against_reference[8-64-3]",
+    ),
+    mutant(
+        "every tile has the first tile's KV",
+        "(u * KP + b * BLOCK_K) * C",
+        "b * BLOCK_K * C",
+        killed_by="test_against_reference[8-64-3]",
+    ),
+    mutant(
+        "the last row is not computed",
+        "mask=inside, other=0.0)",
+        "mask=inside & (r[:, None] < BLOCK_R - 1), other=0.0)",
+        killed_by="test_against_reference[64-512-1]",
+    ),
+    mutant(
+        "two heads swapped",
+        "first * C + r[:, None] * C",
+        "first * C + (r ^ 1)[:, None] * C",
+        killed_by="test_against_reference[8-64-3]",
+    ),
+    mutant(
+        "scores are scaled",
+        "scores = tl.dot(q, tl.trans(kv))",
+        "scores = tl.dot(q, tl.trans(kv)) * C**-0.5",
+        killed_by="test_scores_are_not_scaled",
+    ),
+    mutant(
+        "rows past the last head are stored",
+        "scores, mask=inside)",
+        "scores, mask=inside | (r[:, None] >= 0))",
+        killed_by="test_against_reference[33-64-1]",
+    ),
+)
