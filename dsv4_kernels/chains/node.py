@@ -35,7 +35,6 @@ def node(
         name: torch.empty(extent, dtype=BUFFERS[name].dtype, device="meta")  # type: ignore[arg-type]
         for name, extent in shapes(segment.reads + segment.writes + segment.updates, own).items()
     }
-    cost = segment.cost(tensors)
     return Node(
         segment.name,
         lane or LANES[segment.core],
@@ -43,8 +42,7 @@ def node(
         segment.writes,
         segment.updates,
         parts=() if groups is None else (("groups", groups),),
-        weight=cost.bytes,
-        flop=cost.bf16_flop + cost.int8_flop,
+        weight=segment.cost(tensors).bytes,
         work=segment,
     )
 

@@ -13,8 +13,12 @@ from dataclasses import replace
 
 from dsv4_kernels.chains.prefill import SCHEDULES, WAVE_TOKENS, wave_nodes
 from dsv4_kernels.commands import terminal
-from dsv4_kernels.commands.options import add_groups_per_launch, add_markdown, positive
-from dsv4_kernels.commands.overlap import overlap_sheet
+from dsv4_kernels.commands.options import (
+    add_groups_per_launch,
+    add_markdown,
+    add_presets,
+    positive,
+)
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.launcher.graph import Node, edges
 
@@ -31,17 +35,29 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_groups_per_launch(parser)
     parser.add_argument(
-        "--overlap", action="store_true", help="what may run at a time, for both presets"
+        "--overlap",
+        action="store_true",
+        help="what may run at a time, as the Ascend compiler's code has it; a minute",
     )
+    add_presets(parser)
     add_markdown(parser)
 
 
 def graph(
-    *, schedule: str, groups: int, groups_per_launch: int, overlap: bool, as_markdown: bool
+    *,
+    schedule: str,
+    groups: int,
+    groups_per_launch: int,
+    overlap: bool,
+    presets: Sequence[str],
+    as_markdown: bool,
 ) -> bool:
-    """Print the diagram, or what may overlap of it; True. ValueError for an unknown schedule."""
+    """Print the diagram, or what may overlap of the presets'; True. ValueError for an unknown
+    schedule."""
     if overlap:
-        sheet = overlap_sheet()
+        from dsv4_kernels.commands.overlap import overlap_sheet  # which needs triton-ascend
+
+        sheet = overlap_sheet(presets)
         if as_markdown:
             print(sheet.markdown())
         else:

@@ -1,22 +1,25 @@
 """What may run at a time, as a table: ``python -m dsv4_kernels graph --overlap``.
 
-Counted from the happens-before relation of the launches and from the bytes that a segment cannot
-avoid; nothing is measured, and whether cores do run at a time is for a device to show.
+From the happens-before relation of the launches, weighed by what the Ascend gate counts in their
+compiled code; nothing is measured, and whether cores do run at a time is for a device to show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from dsv4_kernels.chains.prefill import SCHEDULES, WAVE_TOKENS, wave_nodes
+from dsv4_kernels.chains.prefill import SCHEDULES, WAVE_TOKENS, prefill_sparse_attn
 from dsv4_kernels.commands.terminal import Sheet
 from dsv4_kernels.dims import LAYER_RATIOS, PRESETS
+from dsv4_kernels.gates.ascend.counted import Counted, counted_run
+from dsv4_kernels.gates.ascend.counts import Counts
+from dsv4_kernels.gates.chunk import meta_inputs
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.launcher.lanes import synchronise
-from dsv4_kernels.launcher.order import in_order_of_issue
 from dsv4_kernels.launcher.overlap import critical_path, overlaps
 
+PART = "Ascend910B3"
 START = 4000  # position of the chunk, as the demo's
 RUNS = (  # layer, tokens, waves in flight, groups a launch
     *(("CSA", tokens, flight, groups) for tokens, flight in ((128, 1), (1024, 1), (1024, 2))
@@ -28,37 +31,45 @@ VECTOR_LANES = ("vector", "gather")  # both keep the vector cores busy
 
 
 @dataclass(frozen=True)
-class Shares:
-    """Of a run: the share of the vector lanes' bytes that may run beside the cube lane, of the cube
-    lane's bytes and of all FLOP beside any other lane, and of all bytes that lie on the heaviest
-    path; launches and calls of events."""
+class Share:
+    """Of what some lanes do, the share that may run beside another lane: of its bytes, MACs and
+    vector instructions; 0 where there are none."""
 
+    bytes: float
+    macs: float
     vector: float
-    cube: float
-    flop: float
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Of a run: vector, what the vector cores' lanes may do beside the cube lane; mix and cube,
+    what these lanes may do beside any other; the share of all bytes on the heaviest path; launches,
+    and calls of events."""
+
+    vector: Share
+    mix: Share
+    cube: Share
     path: float
     launches: int
     events: int
 
 
-def run_nodes(
+def run_of(
     preset: str, layer: str, schedule: str, tokens: int, groups_per_launch: int, in_flight: int
-) -> tuple[Node, ...]:
-    """The launches of a chunk from position START in their order of issue, waves of 128 tokens."""
+) -> tuple[Counted, ...]:
+    """The launches of a chunk from position START in waves of 128 tokens, as a plan issues them."""
     dims = PRESETS[preset]
-    wave = wave_nodes(
-        dims,
-        min(tokens, WAVE_TOKENS),
-        dims.window + _slots(layer, tokens, dims.index_topk),
-        schedule=schedule,
-        groups_per_launch=groups_per_launch,
-    )
-    return in_order_of_issue(
-        [
-            replace(node, wave=at, slot=at % in_flight)
-            for at in range(-(-tokens // WAVE_TOKENS))
-            for node in wave
-        ]
+    columns = dims.window + _slots(layer, tokens, dims.index_topk)
+    return counted_run(
+        PART,
+        lambda executor: prefill_sparse_attn(
+            **meta_inputs(dims, tokens, columns),
+            window=dims.window,
+            schedule=schedule,
+            groups_per_launch=groups_per_launch,
+            waves_in_flight=in_flight,
+            executor=executor,
+        ),
     )
 
 
@@ -69,54 +80,76 @@ def _slots(layer: str, tokens: int, topk: int) -> int:
     return topk if layer == "CSA" else seen
 
 
-def shares(nodes: tuple[Node, ...]) -> Shares:
-    """Counted on nodes in their order of issue."""
-    found = overlaps(nodes)
-    by_flop = overlaps(tuple(replace(node, weight=node.flop) for node in nodes)).values()
-    vector = [found[lane] for lane in VECTOR_LANES if lane in found]
-    beside_cube = sum(lane.beside.get("cube", 0) for lane in vector)
-    total = sum(node.weight for node in nodes)
-    steps = synchronise(nodes)
+def shares(run: Sequence[Counted]) -> Shares:
+    """Of launches in their order of issue."""
+    by_bytes = _weighed(run, lambda counts: counts.moved)
+    found = [
+        overlaps(nodes)
+        for nodes in (
+            by_bytes,
+            _weighed(run, lambda counts: counts.macs),
+            _weighed(run, lambda counts: counts.vector),
+        )
+    ]
+
+    def share(lanes: Sequence[str], beside: str) -> Share:
+        parts = []
+        for overlap in found:
+            own = [overlap[lane] for lane in lanes if lane in overlap]
+            total = sum(each.total for each in own)
+            parts.append(sum(each.beside.get(beside, 0) for each in own) / total if total else 0.0)
+        return Share(*parts)
+
+    steps = synchronise(by_bytes)
     return Shares(
-        vector=beside_cube / sum(lane.bytes for lane in vector),
-        cube=found["cube"].share(),
-        flop=sum(lane.beside.get("any", 0) for lane in by_flop)
-        / sum(lane.bytes for lane in by_flop),
-        path=sum(nodes[place].weight for place in critical_path(nodes)) / total,
-        launches=len(nodes),
+        vector=share(VECTOR_LANES, "cube"),
+        mix=share(("mix",), "any"),
+        cube=share(("cube",), "any"),
+        path=sum(by_bytes[place].weight for place in critical_path(by_bytes))
+        / sum(node.weight for node in by_bytes),
+        launches=len(by_bytes),
         events=sum(len(s.waits) + s.records for s in steps.steps) + len(steps.joins) + 1,
     )
 
 
-def overlap_sheet() -> Sheet:
-    """FLASH and PRO, CSA: one wave, eight with one workspace, eight with two in flight; and the
-    default of the other kinds of layer.
+def _weighed(run: Sequence[Counted], weight: Callable[[Counts], int]) -> tuple[Node, ...]:
+    return tuple(replace(node, weight=weight(counts)) for node, counts in run)
 
-    groups: of a launch. vector, cube, flop, path: as `Shares`, in percent. calls: launches and
-    events.
+
+def overlap_sheet(presets: Sequence[str] = tuple(PRESETS)) -> Sheet:
+    """CSA: one wave, eight with one workspace, eight with two in flight; and the default of the
+    other kinds of layer.
+
+    g: groups a launch. vector: bytes/vector instructions; mix: bytes/MACs/vector instructions;
+    cube: bytes/MACs; all with path as `Shares`, in percent. calls: launches and events.
     """
-    headings = ("layer", "waves", "schedule", "groups", "vector", "cube", "flop", "path", "calls")
+    headings = ("layer", "waves", "schedule", "g", "vector", "mix", "cube", "path", "calls")
     return Sheet(
-        "what may run at a time, % of bytes; counted, not measured",
+        f"what may run at a time, % of what is counted for {PART}; not measured",
         headings,
-        [*_rows()],
+        [*_rows(presets)],
         words=("layer", "waves", "schedule"),
     )
 
 
-def _rows() -> Iterator[list[str]]:
-    for preset in PRESETS:
+def _rows(presets: Sequence[str]) -> Iterator[list[str]]:
+    for preset in presets:
         for layer, tokens, in_flight, groups in RUNS:
             for schedule in SCHEDULES:
-                found = shares(run_nodes(preset, layer, schedule, tokens, groups, in_flight))
+                found = shares(run_of(preset, layer, schedule, tokens, groups, in_flight))
+                vector, mix, cube = found.vector, found.mix, found.cube
                 yield [
                     f"{preset} {layer}",
                     str(-(-tokens // WAVE_TOKENS)) + (f", {in_flight}" if tokens > 128 else ""),
                     schedule,
                     str(groups),
-                    *(
-                        f"{100 * share:.0f}"
-                        for share in (found.vector, found.cube, found.flop, found.path)
-                    ),
+                    _percent(vector.bytes, vector.vector),
+                    _percent(mix.bytes, mix.macs, mix.vector),
+                    _percent(cube.bytes, cube.macs),
+                    _percent(found.path),
                     f"{found.launches}+{found.events}",
                 ]
+
+
+def _percent(*shares: float) -> str:
+    return "/".join(f"{100 * share:.0f}" for share in shares)

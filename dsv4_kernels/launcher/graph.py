@@ -26,8 +26,8 @@ class Node:
     lane: the queue it is issued to; nodes of a lane follow each other. reads, writes: buffers.
     updates: buffers it both takes and changes. parts: along an axis the range it is for, all of it
     where there is none; of a buffer that has the axis it touches only that. wave: which pass over
-    the tokens it is part of. slot: which copy of the workspace that pass has. weight: bytes that it
-    moves, to weigh it against others. flop: of its dots, likewise. work: what runs it, opaque here.
+    the tokens it is part of. slot: which copy of the workspace that pass has. weight: to weigh it
+    against others, the bytes that it moves at the least. work: what runs it, opaque here.
     """
 
     name: str
@@ -39,7 +39,6 @@ class Node:
     wave: int = 0
     slot: int = 0
     weight: int = 0
-    flop: int = 0
     work: Any = field(default=None, compare=False)
 
     @property

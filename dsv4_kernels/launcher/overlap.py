@@ -1,4 +1,4 @@
-"""What may run at a time, counted: shares of bytes, and the path that no overlap shortens.
+"""What may run at a time, counted: shares of weight, and the path that no overlap shortens.
 
 Two nodes may run at a time if neither happens before the other: not by an edge, not by the order of
 a lane, not by what follows from both. That is said of the order of issue and the waits, and is no
@@ -16,15 +16,15 @@ from dsv4_kernels.launcher.lanes import FORK, synchronise
 
 @dataclass(frozen=True)
 class Overlap:
-    """Of a lane: its bytes, and those of its nodes that may run beside a node of another lane."""
+    """Of a lane: its weight, and that of its nodes that may run beside a node of another lane."""
 
     lane: str
-    bytes: int
+    total: int
     beside: dict[str, int]  # by the other lane; "any" for all of them together
 
     def share(self, lane: str = "any") -> float:
-        """The share of this lane's bytes that may run beside `lane`."""
-        return self.beside.get(lane, 0) / self.bytes if self.bytes else 0.0
+        """The share of this lane's weight that may run beside `lane`."""
+        return self.beside.get(lane, 0) / self.total if self.total else 0.0
 
 
 def happens_before(nodes: tuple[Node, ...]) -> list[set[int]]:

@@ -89,7 +89,7 @@ def printed_in_80_columns(printed: str) -> None:
         "demo --tokens 1",
         "ascend --preset FLASH --part Ascend910B3",
         "ascend --preset PRO --part Ascend910_9392 --tile group_quant.block_r=512",
-        "graph --overlap",
+        "graph --overlap --preset FLASH",
         f"accuracy --from {ROOT / 'bench' / 'results' / 'accuracy.json'}",
     ],
 )

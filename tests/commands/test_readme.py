@@ -68,11 +68,14 @@ def test_o_packed_comes_from_the_last_to_write_it():
     assert len(into) == 1
 
 
-def test_the_overlap_table_is_the_printed_one(capsys):
-    assert main(["graph", "--overlap", "--markdown"]) == 0
-    assert between(
-        "<!-- overlap:", "<!-- end of overlap", LAUNCHER
-    ) == capsys.readouterr().out.rstrip("\n")
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_overlap_table_is_the_printed_one(preset, capsys):
+    """A preset at a time; figures of the Ascend compiler's code."""
+    assert main(["graph", "--overlap", "--markdown", "--preset", preset]) == 0
+    told = between("<!-- overlap:", "<!-- end of overlap", LAUNCHER).splitlines()
+    own = [line for line in told if line.startswith((f"| {preset} ", "| layer", "| ---"))]
+    assert own == capsys.readouterr().out.splitlines()
+    assert len(told) == 2 + 2 * (len(own) - 2)
 
 
 def test_the_example_runs_as_it_stands():

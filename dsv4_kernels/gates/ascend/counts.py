@@ -46,6 +46,11 @@ class Counts:
     unaligned_casts: int = 0  # casts from or to bf16 of buffers that are not on 32 bytes
     calls: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def moved(self) -> int:
+        """Bytes on all paths."""
+        return self.gm_to_l1 + self.gm_to_ub + self.ub_to_gm + self.l0c_to_gm
+
     def add_call(self, name: str, operands: Sequence[Any]) -> None:
         """Count one call of a library function."""
         self.calls[name] = self.calls.get(name, 0) + 1

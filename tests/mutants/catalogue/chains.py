@@ -18,7 +18,7 @@ MUTANTS = (
         "the gather shares the vector lane",
         'yield node(segments["gather_kv"], sizes, lane="gather")',
         'yield node(segments["gather_kv"], sizes)',
-        killed_by="test_most_vector_work_may_run_beside_cube_work",
+        killed_by="tests/commands/test_overlap.py::test_most_vector_work_may_run_beside_cube_work",
     ),
     attention(
         "no inverse RoPE",

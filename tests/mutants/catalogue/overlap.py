@@ -5,15 +5,88 @@ from functools import partial
 from mutants.mutant import Mutant
 
 mutant = partial(
-    Mutant, file="dsv4_kernels/commands/overlap.py", tests="tests/launcher/test_lanes.py"
+    Mutant, file="dsv4_kernels/commands/overlap.py", tests="tests/commands/test_overlap.py"
 )
+counted = partial(
+    Mutant, file="dsv4_kernels/gates/ascend/counted.py", tests="tests/commands/test_overlap.py"
+)
+
+OWN = "test_bytes_macs_and_instructions_weigh_by_themselves"
 
 MUTANTS = (
     mutant(
-        "FLOP weigh by their bytes",
-        "replace(node, weight=node.flop) for node in nodes",
-        "node for node in nodes",
-        killed_by="test_flop_weigh_by_themselves",
+        "MACs weigh by their bytes",
+        "_weighed(run, lambda counts: counts.macs),",
+        "by_bytes,",
+        killed_by=OWN,
+    ),
+    mutant(
+        "vector instructions weigh by their bytes",
+        "_weighed(run, lambda counts: counts.vector),",
+        "by_bytes,",
+        killed_by=OWN,
+    ),
+    mutant(
+        "launches weigh what the scheduler takes them to",
+        "replace(node, weight=weight(counts))",
+        "node",
+        killed_by=OWN,
+    ),
+    mutant(
+        "vector work beside anything counts",
+        'vector=share(VECTOR_LANES, "cube")',
+        'vector=share(VECTOR_LANES, "any")',
+        killed_by=OWN,
+    ),
+    mutant(
+        "the gather keeps no vector core busy",
+        'VECTOR_LANES = ("vector", "gather")',
+        'VECTOR_LANES = ("vector",)',
+        killed_by="test_most_vector_work_may_run_beside_cube_work",
+    ),
+    mutant(
+        "the path is the share of the first launches",
+        "for place in critical_path(by_bytes))",
+        "for place in range(len(critical_path(by_bytes))))",
+        killed_by=OWN,
+    ),
+    mutant(
+        "one workspace, however many are asked for",
+        "waves_in_flight=in_flight,",
+        "waves_in_flight=1,",
+        killed_by="test_most_vector_work_may_run_beside_cube_work",
+    ),
+    mutant(
+        "what goes to the vector cores' memory is not moved",
+        "return self.gm_to_l1 + self.gm_to_ub + self.ub_to_gm",
+        "return self.gm_to_l1 + self.ub_to_gm",
+        file="dsv4_kernels/gates/ascend/counts.py",
+        killed_by=OWN,
+    ),
+    counted(
+        "every launch is counted as the first of its name",
+        "by_label[node.label] = _counted(node, launch)",
+        "by_label[node.label] = next((c for k, c in by_label.items() if k.split('[')[0] == "
+        "node.name), None) or _counted(node, launch)",
+        killed_by="test_a_run_is_counted_as_it_is_issued",
+    ),
+    counted(
+        "launches of the same code are alike",
+        "key = (launch.code, launch.grid, numbers)",
+        "key = (launch.grid,)",
+        killed_by="test_a_run_is_counted_as_it_is_issued",
+    ),
+    counted(
+        "a refused kernel costs nothing",
+        'raise ValueError(f"{node.label}: {launch.refusal}")',
+        "continue",
+        killed_by="test_a_kernel_that_the_compiler_refuses_ends_the_count",
+    ),
+    counted(
+        "only the first wave is counted",
+        "            found.append(Counted(node, by_label[node.label]))",
+        "            found.extend([Counted(node, by_label[node.label])] * (node.wave == 0))",
+        killed_by="test_a_run_is_counted_as_it_is_issued",
     ),
     mutant(
         "a chunk of groups weighs as all of them",
