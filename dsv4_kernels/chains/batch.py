@@ -130,6 +130,75 @@ class BatchChain(PrefillChain):
         )  # fmt: skip
 
 
+class BatchPlan:
+    """`SparseAttn` without weights of its own: none of its tensors outlives a run here.
+
+    named: the arguments of `sparse_attn` by name, ori_indices and token_map among them.
+    """
+
+    def __init__(
+        self,
+        named: Mapping[str, Any],
+        *,
+        compress_ratio: int,
+        window: int,
+        softmax_scale: float | None,
+        max_seq_len: int | None,
+        rope_layout: str,
+        out_dtype: torch.dtype = torch.bfloat16,
+        wave_tokens: int = WAVE_TOKENS,
+        waves_in_flight: int | None = None,
+        executor: Executor | None = None,
+        **options: Any,
+    ) -> None:
+        self._columns: dict[str, Any] = dict(
+            compress_ratio=compress_ratio, window=window, max_seq_len=max_seq_len
+        )
+        self._layout = layout_of(OP, named, **self._columns)
+        self._mapped, self._fixed = named["token_map"] is not None, self._layout.fixed
+        chain = BatchChain(
+            self._fixed, softmax_scale=softmax_scale, rope_layout=rope_layout, mapped=self._mapped,
+            **options,
+        )  # fmt: skip
+        self.plan = Plan(
+            chain, self._layout.views(named), wave_tokens=wave_tokens,
+            waves_in_flight=waves_in_flight, executor=executor, out_dtype=out_dtype,
+        )  # fmt: skip
+
+    def run(self, named: Mapping[str, Any], out: torch.Tensor | None) -> torch.Tensor:
+        """As `SparseAttn.run`."""
+        return self.plan.run(self._rows_of(named), out)
+
+    def capture(self, named: Mapping[str, Any], out: torch.Tensor | None) -> Captured:
+        """As `SparseAttn.capture`."""
+        return self.plan.capture(self._rows_of(named), out)
+
+    def _rows_of(self, named: Mapping[str, Any]) -> Buffers:
+        """The arguments of a run as views; looked at in full only where one of them is of another
+        shape, stride, dtype or device than in the run before."""
+        if not self._layout.fits(named):
+            self._layout = self._like_the_plan(named)
+        return self._layout.views(named)
+
+    def _like_the_plan(self, named: Mapping[str, Any]) -> Layout:
+        contract, known = Contract(OP, rows="T"), self._fixed
+        for name, was in (("token_map", self._mapped), ("ori_indices", known.ori_listed)):
+            given = type(named[name]).__name__
+            contract.require((named[name] is not None) == was, name, "given as for the plan", given)
+        layout = layout_of(OP, named, **self._columns)
+        for name, argument in (
+            ("ori_page_size", "ori_kv"), ("cmp_page_size", "cmp_kv"), ("listed", "cmp_indices"),
+        ):  # fmt: skip
+            own, given = getattr(known, name), getattr(layout.fixed, name)
+            contract.require(own == given, argument, f"as for the plan, {name}={own}", given)
+        contract.require(
+            layout.fixed.cmp_columns <= known.cmp_columns, "cmp_block_table",
+            f"of at most the plan's {known.cmp_columns} columns of slots",
+            layout.fixed.cmp_columns,
+        )  # fmt: skip
+        return layout
+
+
 class SparseAttn:
     """`sparse_attn` for one set of shapes, with a workspace and an output of its own.
 
@@ -169,31 +238,24 @@ class SparseAttn:
     ) -> None:
         named = Contract(OP).by_name(ARGUMENTS, args, kwargs, {})
         named |= dict(ori_indices=ori_indices, token_map=token_map)
-        self._columns: dict[str, Any] = dict(
-            compress_ratio=compress_ratio, window=window, max_seq_len=max_seq_len
-        )
-        self._layout = layout_of(OP, named, **self._columns)
-        self._mapped, self._fixed = token_map is not None, self._layout.fixed
-        chain = BatchChain(
-            self._fixed, softmax_scale=softmax_scale, rope_layout=rope_layout, mapped=self._mapped,
+        self._batch = BatchPlan(
+            named, compress_ratio=compress_ratio, window=window, softmax_scale=softmax_scale,
+            max_seq_len=max_seq_len, rope_layout=rope_layout, out_dtype=out_dtype,
+            wave_tokens=wave_tokens, waves_in_flight=waves_in_flight, executor=executor,
             schedule=schedule, attention=attention, groups_per_launch=groups_per_launch,
             tiles=tiles,
-        )  # fmt: skip
-        self._plan = Plan(
-            chain, self._layout.views(named), wave_tokens=wave_tokens,
-            waves_in_flight=waves_in_flight, executor=executor, out_dtype=out_dtype,
         )  # fmt: skip
         self._weights = {name: named[name] for name in WEIGHTS}
 
     @property
     def nodes(self) -> tuple[Node, ...]:
         """The nodes of one wave."""
-        return self._plan.nodes
+        return self._batch.plan.nodes
 
     @property
     def workspace_bytes(self) -> int:
         """Memory that the plan holds between runs, its output left out."""
-        return self._plan.workspace_bytes
+        return self._batch.plan.workspace_bytes
 
     @untraced
     def run(
@@ -216,7 +278,7 @@ class SparseAttn:
         Returns attn_out [T, D]. Raises ContractError before anything is launched or written.
         """
         options = dict(ori_indices=ori_indices, token_map=token_map)
-        return self._plan.run(self._rows_of(args, kwargs, options), out)
+        return self._batch.run(self._named(args, kwargs, options), out)
 
     @untraced
     def capture(
@@ -233,39 +295,15 @@ class SparseAttn:
         batch of the capacity. Raises ContractError: as `run`, or the device has no graphs (a CPU).
         """
         options = dict(ori_indices=ori_indices, token_map=token_map)
-        return self._plan.capture(self._rows_of(args, kwargs, options), out)
+        return self._batch.capture(self._named(args, kwargs, options), out)
 
-    def _rows_of(
+    def _named(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], options: Mapping[str, Any]
     ) -> Buffers:
-        """The arguments of a run as views; looked at in full only where one of them is of another
-        shape, stride, dtype or device than in the run before."""
+        """The arguments of a run by name."""
         if len(args) == len(ARGUMENTS) and not kwargs:
-            named = {**dict(zip(ARGUMENTS, args, strict=True)), **options}
-        else:
-            given = Contract(OP).by_name(ARGUMENTS, args, kwargs, self._weights)
-            named = {**given, **options}
-        if not self._layout.fits(named):
-            self._layout = self._like_the_plan(named)
-        return self._layout.views(named)
-
-    def _like_the_plan(self, named: Mapping[str, Any]) -> Layout:
-        contract, known = Contract(OP, rows="T"), self._fixed
-        for name, was in (("token_map", self._mapped), ("ori_indices", known.ori_listed)):
-            given = type(named[name]).__name__
-            contract.require((named[name] is not None) == was, name, "given as for the plan", given)
-        layout = layout_of(OP, named, **self._columns)
-        for name, argument in (
-            ("ori_page_size", "ori_kv"), ("cmp_page_size", "cmp_kv"), ("listed", "cmp_indices"),
-        ):  # fmt: skip
-            own, given = getattr(known, name), getattr(layout.fixed, name)
-            contract.require(own == given, argument, f"as for the plan, {name}={own}", given)
-        contract.require(
-            layout.fixed.cmp_columns <= known.cmp_columns, "cmp_block_table",
-            f"of at most the plan's {known.cmp_columns} columns of slots",
-            layout.fixed.cmp_columns,
-        )  # fmt: skip
-        return layout
+            return {**dict(zip(ARGUMENTS, args, strict=True)), **options}
+        return {**Contract(OP).by_name(ARGUMENTS, args, kwargs, self._weights), **options}
 
 
 @untraced

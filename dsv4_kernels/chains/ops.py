@@ -4,6 +4,8 @@
 
     torch.ops.dsv4.prefill_sparse_attn(q, .., wo_b_scale, window=128)             -> attn_out
     torch.ops.dsv4.prefill_sparse_attn_heads(q, .., freqs_sin, groups=8)          -> o_packed, live
+    torch.ops.dsv4.sparse_attn(q, .., wo_b_scale, compress_ratio=4)               -> attn_out
+    torch.ops.dsv4.sparse_attn_heads(q, .., rope_sin, groups=8, compress_ratio=4) -> o_packed, live
     torch.ops.dsv4.grouped_o_proj(o_packed, wo_a, wo_b, wo_b_scale, live_slots)   -> attn_out
 
 Arguments mean what they do for the functions of these names. Each has an out form, `.._out`, that
@@ -28,8 +30,8 @@ from typing import Any
 import torch
 
 from dsv4_kernels import device as devices
-from dsv4_kernels.buffers import ARGUMENTS, BUFFERS
-from dsv4_kernels.chains import prefill, seams
+from dsv4_kernels.buffers import BUFFERS
+from dsv4_kernels.chains import batch, prefill, seams
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.launcher import executors
 from dsv4_kernels.launcher.plan import Plan
@@ -39,20 +41,33 @@ from dsv4_kernels.launcher.plan import Plan
 MOST_KEPT = 8
 
 
-def _schema(names: Iterable[str]) -> str:
-    """The buffers as the arguments of an operator."""
-    types = (("SymInt" if BUFFERS[name].dtype is int else "Tensor", name) for name in names)
+_MAY_BE_NONE = ("cmp_kv", "cmp_block_table", "cmp_indices")  # of a batch
+
+
+def _schema(names: Iterable[str], optional: Iterable[str] = ()) -> str:
+    """The arguments of an operator: tensors, or of a buffer that is a number a number."""
+    numbers = {name for name, buffer in BUFFERS.items() if buffer.dtype is int}
+    types = (
+        ("SymInt" if name in numbers else "Tensor?" if name in optional else "Tensor", name)
+        for name in names
+    )
     return ", ".join(f"{kind} {name}" for kind, name in types)
 
 
-_O_PROJ = ("wo_a", "wo_b", "wo_b_scale")  # the weights behind the heads
-_HEADS = _schema(name for name in ARGUMENTS if name not in _O_PROJ)
-_WEIGHTS = _schema(_O_PROJ)
+_WEIGHTS = _schema(seams.O_PROJ)
+_CHUNK_HEADS = _schema(seams.PREFILL_HEADS)
+_BATCH_HEADS = _schema(seams.BATCH_HEADS, _MAY_BE_NONE)
+_COLUMNS = (
+    "SymInt compress_ratio, SymInt window=128, float? softmax_scale=None, "
+    'SymInt? max_seq_len=None, str rope_layout="interleaved", Tensor? ori_indices=None, '
+    "Tensor[]? token_map=None"
+)
 _DTYPE = "ScalarType? out_dtype=None"
 _SCHEDULE = 'str schedule="decoupled"'
 _DEVICES = ("CPU", "CUDA", "PrivateUse1")  # an NPU is PrivateUse1
 
 _library = torch.library.Library("dsv4", "DEF")
+_DEFINED: list[str] = []
 
 
 class _Kept:
@@ -138,6 +153,104 @@ def _prefill_shape(
     return q.new_empty((q.shape[0], wo_b.shape[0]), dtype=_wanted(out_dtype))
 
 
+def _sparse_out(
+    *args: Any,
+    out: torch.Tensor,
+    compress_ratio: int,
+    window: int = 128,
+    softmax_scale: float | None = None,
+    max_seq_len: int | None = None,
+    rope_layout: str = "interleaved",
+    ori_indices: torch.Tensor | None = None,
+    token_map: Any = None,
+    schedule: str = "decoupled",
+) -> None:
+    named = dict(zip(batch.ARGUMENTS, args, strict=True))
+    named |= dict(ori_indices=ori_indices, token_map=token_map)
+    options = dict(
+        compress_ratio=compress_ratio, window=window, softmax_scale=softmax_scale,
+        max_seq_len=max_seq_len, rope_layout=rope_layout, schedule=schedule,
+    )  # fmt: skip
+    # What a plan is bound to; pools, and tables behind a list, may be of any size.
+    whole = ("q", "rope_cos", "wo_a", "wo_b", "cmp_indices", "ori_indices")
+    sizes = [_size(named[name]) for name in whole]
+    sizes += [_size(named[name])[1:2] for name in ("ori_kv", "cmp_kv")]
+    if named["cmp_indices"] is None:
+        sizes.append(_size(named["cmp_block_table"])[1:])
+    plan = kept.get(
+        batch.OP,
+        named["q"],
+        (*sizes, token_map is None, *options.values()),
+        lambda: batch.BatchPlan(named, executor=executors.in_order, **options),
+    )
+    plan.run(named, out)
+
+
+def _sparse(*args: Any, out_dtype: Any = None, **options: Any) -> torch.Tensor:
+    q, wo_b = args[0], args[12]
+    out = torch.empty((q.shape[0], wo_b.shape[0]), dtype=_wanted(out_dtype), device=q.device)
+    _sparse_out(*args, out=out, **options)
+    return out
+
+
+def _sparse_shape(
+    *args: Any,
+    compress_ratio: int,
+    window: int = 128,
+    max_seq_len: int | None = None,
+    softmax_scale: float | None = None,
+    rope_layout: str = "interleaved",
+    ori_indices: Any = None,
+    token_map: Any = None,
+    out_dtype: Any = None,
+    schedule: str = "decoupled",
+) -> torch.Tensor:
+    named = dict(zip(batch.ARGUMENTS, _shapes(args), strict=True))
+    named |= dict(ori_indices=_shape(ori_indices), token_map=_map_shape(token_map))
+    layout = batch.layout_of(
+        batch.OP, named, compress_ratio=compress_ratio, window=window, max_seq_len=max_seq_len
+    )
+    chain = batch.BatchChain(
+        layout.fixed, softmax_scale=softmax_scale, rope_layout=rope_layout, schedule=schedule,
+        mapped=token_map is not None,
+    )  # fmt: skip
+    chain.check(layout.views(named))
+    return args[0].new_empty((args[0].shape[0], args[12].shape[0]), dtype=_wanted(out_dtype))
+
+
+def _sparse_heads(*args: Any, **options: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    _ran_before("sparse_attn_heads", args, *_hashable(options))
+    return seams.sparse_attn_heads(*args, **options)
+
+
+def _sparse_heads_out(
+    *args: Any, out: torch.Tensor, live_slots: torch.Tensor, **options: Any
+) -> None:
+    _ran_before("sparse_attn_heads", args, *_hashable(options))
+    seams.sparse_attn_heads(*args, out=out, live_slots=live_slots, **options)
+
+
+def _sparse_heads_shape(
+    *args: Any,
+    groups: int,
+    compress_ratio: int,
+    window: int = 128,
+    softmax_scale: float | None = None,
+    max_seq_len: int | None = None,
+    rope_layout: str = "interleaved",
+    ori_indices: Any = None,
+    token_map: Any = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    q, seq_lens = args[0], args[7]
+    *_, contract = seams.batch_half(
+        _shapes(args), groups=groups, compress_ratio=compress_ratio, window=window,
+        softmax_scale=softmax_scale, max_seq_len=max_seq_len, rope_layout=rope_layout,
+        ori_indices=_shape(ori_indices), token_map=_map_shape(token_map),
+    )  # fmt: skip
+    shape = groups, q.shape[0], contract["J"]
+    return q.new_empty(shape), seq_lens.new_empty((q.shape[0],))
+
+
 def _heads(*args: Any, groups: int, window: int = 128) -> tuple[torch.Tensor, torch.Tensor]:
     _ran_before("prefill_sparse_attn_heads", args, groups, window)
     return seams.prefill_sparse_attn_heads(*args, groups=groups, window=window)
@@ -192,18 +305,38 @@ def _wanted(out_dtype: torch.dtype | None) -> torch.dtype:
     return torch.bfloat16 if out_dtype is None else out_dtype
 
 
-def _shapes(args: tuple[Any, ...]) -> tuple[Any, ...]:
+def _size(tensor: torch.Tensor | None) -> tuple[int, ...]:
+    return () if tensor is None else tuple(tensor.shape)
+
+
+def _hashable(options: Any) -> Iterable[Hashable]:
+    """Options by their order, of tensors the sizes."""
+    for name, value in sorted(options.items()):
+        if isinstance(value, torch.Tensor):
+            value = value.shape
+        elif isinstance(value, list | tuple):
+            value = tuple(tensor.shape for tensor in value)
+        yield name, value
+
+
+def _shapes(args: Iterable[Any]) -> tuple[Any, ...]:
     """Shapes without memory, of tensors that a trace stands for; a number of tokens is a value,
     which a trace must not depend on."""
-    return tuple(
-        torch.empty_strided(a.shape, a.stride(), dtype=a.dtype, device="meta")
-        if isinstance(a, torch.Tensor)
-        else (a if a is None else 0)
-        for a in args
-    )
+    return tuple(_shape(a) if a is None or isinstance(a, torch.Tensor) else 0 for a in args)
+
+
+def _shape(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    if tensor is None:
+        return None
+    return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+
+
+def _map_shape(token_map: Any) -> Any:
+    return None if token_map is None else _shapes(token_map)
 
 
 def _define(name: str, schema: str, run: Any, shape: Any) -> None:
+    _DEFINED.append(name)
     _library.define(f"{name}{schema}")
     for device in _DEVICES:
         _library.impl(name, run, device)
@@ -221,20 +354,23 @@ def _define_both(
 
 
 _define_both(
-    "prefill_sparse_attn", f"{_HEADS}, {_WEIGHTS}", f"SymInt window=128, {_SCHEDULE}",
+    "prefill_sparse_attn", f"{_CHUNK_HEADS}, {_WEIGHTS}", f"SymInt window=128, {_SCHEDULE}",
     "Tensor(a!) out", "Tensor", (_prefill, _prefill_out, _prefill_shape),
 )  # fmt: skip
 _define_both(
-    "prefill_sparse_attn_heads", _HEADS, "SymInt groups, SymInt window=128",
+    "prefill_sparse_attn_heads", _CHUNK_HEADS, "SymInt groups, SymInt window=128",
     "Tensor(a!) out, Tensor(b!) live_slots", "(Tensor, Tensor)", (_heads, _heads_out, _heads_shape),
+)  # fmt: skip
+_define_both(
+    batch.OP, f"{_BATCH_HEADS}, {_WEIGHTS}", f"{_COLUMNS}, {_SCHEDULE}",
+    "Tensor(a!) out", "Tensor", (_sparse, _sparse_out, _sparse_shape),
+)  # fmt: skip
+_define_both(
+    "sparse_attn_heads", _BATCH_HEADS, f"SymInt groups, {_COLUMNS}",
+    "Tensor(a!) out, Tensor(b!) live_slots", "(Tensor, Tensor)",
+    (_sparse_heads, _sparse_heads_out, _sparse_heads_shape),
 )  # fmt: skip
 _define_both(
     "grouped_o_proj", f"Tensor o_packed, {_WEIGHTS}, Tensor? live_slots", _SCHEDULE,
     "Tensor(a!) out", "Tensor", (_o_proj, _o_proj_out, _o_proj_shape),
 )  # fmt: skip
-
-_DEFINED = tuple(
-    name + form
-    for name in ("prefill_sparse_attn", "prefill_sparse_attn_heads", "grouped_o_proj")
-    for form in ("", "_out")
-)
