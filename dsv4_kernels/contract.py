@@ -42,6 +42,7 @@ class Contract:
         self.rows = rows
         self.sizes: dict[str, Any] = dict(sizes)  # of letters, and numbers by name
         self.groups = range(0)  # what `group_range` found
+        self.called: Mapping[str, str] = {}  # buffers that the caller knows by another name
         self._device: tuple[str, torch.device] | None = None
 
     def __getitem__(self, letter: str) -> Any:
@@ -140,6 +141,30 @@ class Contract:
         buffer = BUFFERS[name]
         sizes = [_size(dim, self.sizes) for dim in _factors(self._own(buffer.shape))]
         return torch.empty(sizes, dtype=buffer.dtype, device=self._device[1])  # type: ignore[arg-type]
+
+    def may_be_written(self, argument: str, out: torch.Tensor) -> None:
+        """Not a leaf that requires grad, which torch itself would not write in place."""
+        leaf = out.requires_grad and out.is_leaf
+        self.require(
+            not leaf, argument, "a tensor that may be written", "a leaf that requires grad"
+        )
+
+    def apart(
+        self, argument: str, out: torch.Tensor, inputs: Mapping[str, Any], nbytes: Mapping[str, int]
+    ) -> None:
+        """No byte of `out` is an input's: a wave would read what another has overwritten.
+
+        nbytes: of the tensors among the inputs, by their names.
+        """
+        if out.device.type == "meta":
+            return
+        begin = out.data_ptr()
+        end = begin + out.nbytes
+        for name, size in nbytes.items():
+            first = inputs[name].data_ptr()
+            if first < end and begin < first + size and size:
+                known = self.called.get(name, name)
+                self.require(False, argument, f"memory apart from `{known}`", "an overlap")
 
     def power_of_two(self, letter: str, argument: str, low: int = 1) -> None:
         """The size bound to `letter` is a power of two >= `low`: a tile spans all of it."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
 
 from dsv4_kernels import device as devices
 from poison import Poison
+
+if TYPE_CHECKING:
+    from stand_in import StandIn
 
 # The part whose final IR `--model` executes, and how many cube cores grids are made for: few, so
 # that a program has several tasks.
@@ -51,6 +55,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def device() -> torch.device:
     """The best device present: what runs on an NPU or a GPU is what is tested there."""
     return devices.best()
+
+
+@pytest.fixture
+def npu(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """A stand-in for torch.npu, where plans look for it."""
+    from stand_in import installed
+
+    return installed(monkeypatch)
 
 
 @pytest.fixture

@@ -1,14 +1,23 @@
 """A stand-in for `torch.npu`'s streams, events and graphs that keeps a log and rejects wrong use.
 
 Nothing is queued: whatever is launched under `stream(...)` has been run when it returns. What is
-tested with it is the log: `happens_before` tells what real streams would be bound to.
+tested with it is the log: `happens_before` tells what real streams would be bound to. `installed`
+puts one where plans look for `torch.npu`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
+
+import torch
+
+from dsv4_kernels import device as devices
+from dsv4_kernels.buffers import Buffers
+from dsv4_kernels.launcher.executors import OnStreams
+from dsv4_kernels.launcher.graph import Node
 
 
 class Entry(NamedTuple):
@@ -84,6 +93,7 @@ class StandIn:
 
             def __init__(self, origin: Stream) -> None:
                 self.log: list[Entry] = []
+                self.launches: list[Callable[[], None]] = []  # to do them again
                 self.open = True
                 self.origin = origin
                 self.streams: dict[Stream, bool] = {}
@@ -104,12 +114,15 @@ class StandIn:
 
         class NPUGraph:
             log: Sequence[Entry] = ()
+            launches: Sequence[Callable[[], None]] = ()
             device: Any = None
 
             def replay(self) -> None:
                 if not self.log:
                     raise IllegalCall("replays a graph whose capture failed or never was")
                 stand_in.log += [Entry("replay", stand_in.current, self)]
+                for launch in self.launches:
+                    launch()
 
         self.Stream, self.Event, self.NPUGraph, self._Capture = Stream, Event, NPUGraph, Capture
         self.current = Stream(device)
@@ -151,19 +164,48 @@ class StandIn:
             unjoined = [stream for stream, joined in capture.streams.items() if not joined]
             if unjoined:
                 raise IllegalCall("904: a stream drawn into the capture was not joined")
-            graph.log = capture.log
+            graph.log, graph.launches = capture.log, capture.launches
         finally:
             capture.open = False
             for stream in (origin, *capture.streams):
                 stream.capture = None
 
-    def launched(self, what: Any) -> None:
-        """Note a launch on the current stream."""
+    def launched(self, what: Any, again: Callable[[], None] | None = None) -> None:
+        """Note a launch on the current stream. again: does it, when a graph is replayed."""
         capture, entry = self.current.capture, Entry("launch", self.current, what)
         if capture is None:
             self.log.append(entry)
         else:
             capture.note(entry)
+            if again is not None:
+                capture.launches.append(again)
+
+
+def installed(patch: Any) -> StandIn:
+    """A stand-in, where plans look for torch.npu: they take their CPU tensors to be on its device.
+
+    Every launch is noted as (label, wave, place in the log), and done; a replay does those of its
+    capture again. patch: pytest's monkeypatch.
+    """
+    device = torch.device("cpu")
+    api = StandIn(device)
+    patch.setattr(devices, "stream_api", lambda device: api)
+    patch.setattr(devices, "current", api.device)
+    patch.setattr(devices, "keep_for", lambda *what: api.kept.append(what))
+    launch = Node.run
+
+    def again(node: Node, waves: Sequence[Buffers]) -> None:
+        with devices.launching(device):
+            launch(node, waves)
+
+    def noted(node: Node, waves: Sequence[Buffers]) -> None:
+        what = (node.label, node.wave, len(api.log))
+        api.launched(what, again=functools.partial(again, node, waves))
+        launch(node, waves)
+
+    patch.setattr(Node, "run", noted)
+    patch.setattr(OnStreams.__init__, "__defaults__", (noted,))
+    return api
 
 
 def happens_before(log: Sequence[Entry]) -> dict[Any, frozenset[Any]]:

@@ -24,7 +24,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device.untraced import untraced
 from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
-from dsv4_kernels.launcher.plan import Captured, Plan
+from dsv4_kernels.launcher.plan import Captured, Plan, Planned
 from dsv4_kernels.segments import finish
 from dsv4_kernels.segments.inverse_rope import INTERLEAVED
 from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP, batch_columns
@@ -69,6 +69,10 @@ class BatchChain(PrefillChain):
         "W": "ori_indices", "I": "cmp_indices",
     }  # fmt: skip
     shrinking: Mapping[str, str] = {}
+    called: Mapping[str, str] = {
+        "freqs_cos": "rope_cos", "freqs_sin": "rope_sin", "ori_tables": "ori_block_table",
+        "cmp_tables": "cmp_block_table", "request": "token_map", "position": "token_map",
+    }  # fmt: skip
 
     def __init__(
         self,
@@ -199,7 +203,7 @@ class BatchPlan:
         return layout
 
 
-class SparseAttn:
+class SparseAttn(Planned):
     """`sparse_attn` for one set of shapes, with a workspace and an output of its own.
 
     Args:
@@ -245,17 +249,8 @@ class SparseAttn:
             schedule=schedule, attention=attention, groups_per_launch=groups_per_launch,
             tiles=tiles,
         )  # fmt: skip
+        self._plan = self._batch.plan
         self._weights = {name: named[name] for name in WEIGHTS}
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        """The nodes of one wave."""
-        return self._batch.plan.nodes
-
-    @property
-    def workspace_bytes(self) -> int:
-        """Memory that the plan holds between runs, its output left out."""
-        return self._batch.plan.workspace_bytes
 
     @untraced
     def run(

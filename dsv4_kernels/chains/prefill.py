@@ -21,7 +21,7 @@ from dsv4_kernels.device.untraced import untraced
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
-from dsv4_kernels.launcher.plan import Captured, Plan
+from dsv4_kernels.launcher.plan import Captured, Plan, Planned
 from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.proj_b import MAX_RANK
@@ -59,6 +59,7 @@ class PrefillChain:
         "T": "q", "H": "q", "C": "q", "P": "freqs_cos", "G": "wo_a", "R": "wo_a", "D": "wo_b",
     }  # fmt: skip
     shrinking: Mapping[str, str] = {"K": "cmp_sparse_indices"}
+    called: Mapping[str, str] = {}
     per_token: Sequence[str] = PER_TOKEN
 
     def __init__(
@@ -91,6 +92,7 @@ class PrefillChain:
     def check(self, arguments: Buffers) -> Contract:
         """Everything that can be said of the arguments before a launch; binds all letters."""
         contract = Contract(self.op, rows="T")
+        contract.called = self.called
         self._check_inputs(contract, arguments)
         check_widths(contract, self.rope)
         H, C, G, J, R = (contract[letter] for letter in ("H", "C", "G", "J", "R"))
@@ -109,6 +111,7 @@ class PrefillChain:
         """Likewise of attention by itself, whose heads are packed by so many groups, in the name of
         `op`; binds the letters that it has."""
         contract = Contract(op, rows="T")
+        contract.called = self.called
         self._check_inputs(contract, arguments)
         check_widths(contract, self.rope)
         H, C = contract["H"], contract["C"]
@@ -178,7 +181,7 @@ def wave_nodes(
     return PrefillChain(**options).nodes(sizes)
 
 
-class PrefillSparseAttn:
+class PrefillSparseAttn(Planned):
     """`prefill_sparse_attn` for one set of shapes, with a workspace and an output of its own.
 
     Args:
@@ -247,21 +250,6 @@ class PrefillSparseAttn:
             out_dtype=out_dtype,
         )
         self._weights = {name: arguments[name] for name in WEIGHTS}
-
-    @property
-    def nodes(self) -> tuple[Node, ...]:
-        """The nodes of one wave."""
-        return self._plan.nodes
-
-    @property
-    def waves_in_flight(self) -> int:
-        """Copies of the workspace."""
-        return self._plan.waves_in_flight
-
-    @property
-    def workspace_bytes(self) -> int:
-        """Memory that the plan holds between runs, its output left out."""
-        return self._plan.workspace_bytes
 
     @untraced
     def run(self, *args: Any, out: torch.Tensor | None = None, **kwargs: Any) -> torch.Tensor:

@@ -284,16 +284,9 @@ def _check_output(
 ) -> None:
     """An output that no wave overwrites what another still reads."""
     contract.buffer(name, out, argument)
-    leaf = out.requires_grad and out.is_leaf
-    contract.require(
-        not leaf, argument, "a tensor that may be written", "a leaf that requires grad"
-    )
-    begin, end = out.data_ptr(), out.data_ptr() + out.nbytes
-    for other, tensor in inputs.items():
-        if isinstance(tensor, torch.Tensor) and tensor.nbytes:
-            first = tensor.data_ptr()
-            apart = end <= first or first + tensor.nbytes <= begin
-            contract.require(apart, argument, f"memory apart from `{other}`", "an overlap")
+    contract.may_be_written(argument, out)
+    nbytes = {k: v.nbytes for k, v in inputs.items() if isinstance(v, torch.Tensor)}
+    contract.apart(argument, out, inputs, nbytes)
 
 
 def _run(nodes: Iterable[Node], buffers: Buffers) -> None:

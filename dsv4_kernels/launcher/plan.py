@@ -38,10 +38,12 @@ class Chain(Protocol):
 
     fixed: the letters whose sizes a plan does not change, and an argument that has each. shrinking:
     likewise of those that may be smaller than the plan's, since the workspace holds them.
-    per_token: the arguments that have a row for each token.
+    per_token: the arguments that have a row for each token. called: what the caller calls arguments
+    that have another name here.
     """
 
     op: str
+    called: Mapping[str, str]
     per_token: Sequence[str]
     fixed: Mapping[str, str]
     shrinking: Mapping[str, str]
@@ -102,6 +104,10 @@ class Plan:
         self._api = devices.stream_api(self.device)
         self._chain = chain
         self._sizes = dict(contract.sizes)
+        # For what is said of one argument of a run by itself.
+        self._said = Contract(chain.op, "T", T=self._sizes["T"], D=self._sizes["D"])
+        self._said.on(self.device, "q")
+        self._said.called = chain.called
         waves = -(-self._sizes["T"] // self._wave_tokens)
         self.waves_in_flight = min(waves_in_flight or (2 if self._api else 1), max(waves, 1))
         whole = min(self._wave_tokens, self._sizes["T"])
@@ -217,44 +223,18 @@ class Plan:
             self._latest = binding
         num_tokens = arguments["num_tokens"]
         if type(num_tokens) is not int or not 0 <= num_tokens <= self._sizes["T"]:
-            arguments["num_tokens"] = self._contract().integer(
+            arguments["num_tokens"] = self._said.integer(
                 "num_tokens", num_tokens, 0, self._sizes["T"]
             )
         attn_out = self._own_output() if out is None else self._checked_output(out)
-        self._refuse_aliases(attn_out, arguments, binding.signature.nbytes)
+        self._said.apart("out", attn_out, arguments, binding.signature.nbytes)
         return binding, attn_out
 
-    def _contract(self) -> Contract:
-        """For what is said of one argument by itself."""
-        contract = Contract(self._chain.op, "T", T=self._sizes["T"], D=self._sizes["D"])
-        contract.on(self.device, "q")
-        return contract
-
-    def _refuse_aliases(
-        self, out: torch.Tensor, arguments: Buffers, nbytes: Mapping[str, int]
-    ) -> None:
-        """No wave may read what another has already overwritten."""
-        if out.device.type == "meta":
-            return
-        begin = out.data_ptr()
-        end = begin + out.nbytes
-        for name, size in nbytes.items():
-            first = arguments[name].data_ptr()
-            if first < end and begin < first + size and size:
-                apart = f"memory apart from `{name}`"
-                self._contract().require(False, "out", apart, "an overlap")
-
     def _checked_output(self, out: torch.Tensor) -> torch.Tensor:
-        contract = self._contract()
         if self._checked_out is None or not self._checked_out.fits({"out": out}):
-            contract.buffer("attn_out", out, "out")
+            self._said.buffer("attn_out", out, "out")
             self._checked_out = Signature({"out": out})
-        contract.require(
-            not (out.requires_grad and out.is_leaf),
-            "out",
-            "a tensor that may be written, not a leaf that requires grad",
-            "a leaf that requires grad",
-        )
+        self._said.may_be_written("out", out)
         return out
 
     def _own_output(self) -> torch.Tensor:
@@ -321,6 +301,27 @@ class Plan:
             name: torch.empty(extent, dtype=BUFFERS[name].dtype, device=self.device)  # type: ignore[arg-type]
             for name, extent in shapes(made, {**self._sizes, "N": tokens}).items()
         }
+
+
+class Planned:
+    """What is to be known of a plan, for those that have one."""
+
+    _plan: Plan
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """The nodes of one wave."""
+        return self._plan.nodes
+
+    @property
+    def waves_in_flight(self) -> int:
+        """Copies of the workspace."""
+        return self._plan.waves_in_flight
+
+    @property
+    def workspace_bytes(self) -> int:
+        """Memory that the plan holds between runs, its output left out."""
+        return self._plan.workspace_bytes
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,10 +15,7 @@ from dsv4_kernels import ContractError, SparseAttn, sparse_attn, token_map
 from dsv4_kernels import device as devices
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.inputs.batch import Request, make_batch
-from dsv4_kernels.launcher.executors import OnStreams
-from dsv4_kernels.launcher.graph import Node
 from reference.batch import places
-from stand_in import StandIn
 
 MIXED = (Request(100, 3, key=1), Request(7, 7, key=2), Request(61, 1, key=3), Request(46, 9, key=4))
 
@@ -262,34 +258,6 @@ def test_nothing_along_an_axis(change, seed, device):
     assert not run(batch, device).view(torch.int16).any()
 
 
-@pytest.fixture
-def npu(monkeypatch):
-    """A stand-in for torch.npu; `recorded` are the launches of its captures, to run them again."""
-    api: Any = StandIn(torch.device("cpu"))
-    api.recorded = []
-    monkeypatch.setattr(devices, "stream_api", lambda device: api)
-    monkeypatch.setattr(devices, "current", api.device)
-    monkeypatch.setattr(devices, "keep_for", lambda *what: api.kept.append(what))
-    launch = Node.run
-
-    def noted(node, waves):
-        api.launched((node.label, node.wave, len(api.log)))
-        if api.current.capture is not None:
-            api.recorded.append((node, waves))
-        launch(node, waves)
-
-    monkeypatch.setattr(Node, "run", noted)
-    monkeypatch.setattr(OnStreams.__init__, "__defaults__", (noted,))
-
-    def replay():
-        with devices.launching(torch.device("cpu")):
-            for node, waves in api.recorded:
-                launch(node, waves)
-
-    api.replay = replay
-    return api
-
-
 @pytest.mark.parametrize("listed", [True, False])
 def test_a_graph_replays_other_batches_of_its_capacity(listed, npu, seed):
     """Captured with 64 live tokens; then 0, 1, 17 and 64 in the same tensors."""
@@ -330,12 +298,11 @@ def test_a_graph_replays_other_batches_of_its_capacity(listed, npu, seed):
     plan = SparseAttn(*held.args(), **held.options(), wave_tokens=32)
     captured = plan.capture(*held.args())
     assert same(captured.attn_out, want[0])
-    assert len(npu.recorded) == 2 * len(plan.nodes)
+    assert len(captured._graph.launches) == 2 * len(plan.nodes)
     for batch, expected in zip(batches[1:] + batches[:1], want[1:] + want[:1], strict=True):
         rewrite(batch)
         captured.attn_out.fill_(torch.nan)
         captured.replay()
-        npu.replay()
         assert same(captured.attn_out, expected)
 
 

@@ -6,6 +6,7 @@ import random
 import threading
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import numpy
 import pytest
@@ -14,26 +15,58 @@ import torch
 import reference
 from adversary import SMALL, adversarial_inputs
 from against import chain, check_hand_overs
-from dsv4_kernels import ContractError, PrefillSparseAttn
-from dsv4_kernels import device as devices
+from dsv4_kernels import ContractError, PrefillSparseAttn, SparseAttn, sparse_attn
 from dsv4_kernels.buffers import BUFFERS, WEIGHTS
 from dsv4_kernels.chains.prefill import SCHEDULES
 from dsv4_kernels.contract import Contract
-from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.dims import PRESETS, Dims
+from dsv4_kernels.inputs.batch import BatchInputs, Request, make_batch
 from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
-from dsv4_kernels.launcher.executors import OnStreams, in_order
+from dsv4_kernels.launcher.executors import in_order
 from dsv4_kernels.launcher.graph import Node, edges
 from dsv4_kernels.launcher.plan import MOST_BINDINGS
 from poison import SENTINELS, is_sentinel
 from reference.bounds import relative_l2
-from stand_in import IllegalCall, StandIn, happens_before
+from stand_in import IllegalCall, happens_before
 
+CPU = torch.device("cpu")  # where a stand-in has its streams
 EIGHT_GROUPS = dataclasses.replace(SMALL, heads=16, head_dim=32, groups=8)
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES)
+Inputs = PrefillInputs | BatchInputs
 
 
-def plan_of(inputs: PrefillInputs, **options) -> PrefillSparseAttn:
+def drawn_chunk(dims: Dims, tokens: int, capacity: int, seed: int) -> PrefillInputs:
+    return make_inputs(dims, tokens=tokens, capacity=capacity, start=40, seed=seed)
+
+
+def drawn_batch(dims: Dims, tokens: int, capacity: int, seed: int) -> BatchInputs:
+    """A request of one token, and one of the others."""
+    requests = (Request(50, 1, key=1), Request(70, tokens - 1, key=2))
+    return make_batch(dims, requests, ratio=4, capacity=capacity, seed=seed)
+
+
+@pytest.fixture(params=[drawn_chunk, drawn_batch], ids=["prefill", "batch"])
+def drawn(request, seed, device):
+    """Inputs of either entry: drawn(tokens, ..) on the device."""
+
+    def draw(tokens: int, *, capacity: int | None = None, dims: Dims = SMALL, at: Any = device):
+        made = request.param(dims, tokens, capacity or tokens, seed)
+        return made if at.type == "cpu" else made.to(at)
+
+    return draw
+
+
+def plan_of(inputs: Inputs, **options) -> Any:
+    if isinstance(inputs, BatchInputs):
+        return SparseAttn(*inputs.args(), **inputs.options(), **options)
     return PrefillSparseAttn(*inputs.args(), window=inputs.window, **options)
+
+
+def outcome(inputs: Inputs, **options) -> torch.Tensor:
+    """Of the function."""
+    if isinstance(inputs, BatchInputs):
+        return sparse_attn(*inputs.args(), **inputs.options(), **options)
+    return chain(inputs, **options)
 
 
 def check_schedule(inputs: PrefillInputs, schedule: str, groups_per_launch: int) -> torch.Tensor:
@@ -299,24 +332,6 @@ def test_a_cpu_has_no_graphs(device, seed):
 # -- on streams, up to the calls of torch.npu
 
 
-@pytest.fixture
-def npu(monkeypatch):
-    """A stand-in for torch.npu: plans take their CPU tensors to be on its device."""
-    api = StandIn(torch.device("cpu"))
-    monkeypatch.setattr(devices, "stream_api", lambda device: api)
-    monkeypatch.setattr(devices, "current", api.device)
-    monkeypatch.setattr(devices, "keep_for", lambda *what: api.kept.append(what))
-    launch = Node.run
-
-    def noted(node, waves):
-        api.launched((node.label, node.wave, len(api.log)))
-        launch(node, waves)
-
-    monkeypatch.setattr(Node, "run", noted)
-    monkeypatch.setattr(OnStreams.__init__, "__defaults__", (noted,))
-    return api
-
-
 @every_schedule
 @pytest.mark.parametrize("waves_in_flight", [1, 2, None])
 def test_streams_give_the_same_bytes(schedule, waves_in_flight, npu, seed):
@@ -351,9 +366,9 @@ def test_a_wave_waits_for_the_one_whose_workspace_it_takes(in_flight, npu, seed)
 
 @every_schedule
 @pytest.mark.parametrize("executor", [None, in_order], ids=["on streams", "in order"])
-def test_a_plan_on_two_streams_keeps_its_runs_apart(schedule, executor, npu, seed):
+def test_a_plan_on_two_streams_keeps_its_runs_apart(schedule, executor, npu, drawn):
     """In order, nothing but the plan's own event stands between two streams of its callers."""
-    inputs = make_inputs(SMALL, tokens=5, start=40, seed=seed)
+    inputs = drawn(5, at=CPU)
     plan = plan_of(inputs, schedule=schedule, executor=executor)
     for stream in (npu.current, npu.Stream(npu._device)):
         with npu.stream(stream):
@@ -363,22 +378,46 @@ def test_a_plan_on_two_streams_keeps_its_runs_apart(schedule, executor, npu, see
     assert all(set(first) <= before[launch] for launch in second)
 
 
-def test_capture_and_replay(npu, seed):
-    inputs = make_inputs(SMALL, tokens=5, start=40, seed=seed)
+def test_a_plan_on_two_streams_keeps_its_runs_apart_after_a_failure(npu, drawn, monkeypatch):
+    """What a failed run had launched is done before the next one begins, on whatever stream."""
+    inputs = drawn(5, at=CPU)
+    plan = plan_of(inputs, executor=in_order)
+    run = Node.run
+
+    def failing(node, waves):
+        run(node, waves)
+        if node.name == "merge_norm":
+            raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Node, "run", failing)
+        with pytest.raises(RuntimeError):
+            plan.run(*inputs.args())
+    failed = {entry.what for entry in npu.log if entry.kind == "launch"}
+    with npu.stream(npu.Stream(CPU)):
+        plan.run(*inputs.args())
+    before = happens_before(npu.log)
+    assert failed
+    assert all(failed <= before[launch] for launch in before if launch not in failed)
+
+
+def test_capture_and_replay(npu, drawn):
+    inputs = drawn(5, at=CPU)
     plan = plan_of(inputs)
     captured = plan.capture(*inputs.args())
     recorded = [e.what[0] for e in captured._graph.log if e.kind == "launch"]
     assert sorted(recorded) == sorted(node.label for node in plan.nodes)
     npu.log.clear()
-    assert torch.equal(captured.replay(), chain(inputs, executor=in_order))
+    captured.attn_out.fill_(torch.nan)
+    assert torch.equal(captured.replay(), outcome(inputs, executor=in_order))
     kinds = [entry.kind for entry in npu.log[:3]]
     assert kinds == ["wait", "replay", "record"]  # behind the last run, and ahead of the next
 
 
-def test_a_capture_keeps_its_arguments_alive(npu, seed):
-    inputs = make_inputs(SMALL, tokens=5, start=40, seed=seed)
+def test_a_capture_keeps_its_arguments_alive(npu, drawn):
+    inputs = drawn(5, at=CPU)
     captured = plan_of(inputs).capture(*inputs.args())
-    weak = weakref.ref(inputs.kv_overlay)
+    weak = weakref.ref(inputs.q)
     del inputs
     gc.collect()
     assert weak() is not None
@@ -387,23 +426,24 @@ def test_a_capture_keeps_its_arguments_alive(npu, seed):
     assert weak() is None
 
 
-def test_a_run_inside_of_anybody_s_capture(npu, seed):
+def test_a_run_inside_of_anybody_s_capture(npu, drawn):
     """Twice, with an eager run in between: nothing waits across the border of a capture."""
-    inputs = make_inputs(SMALL, tokens=10, start=40, seed=seed)
+    inputs = drawn(10, at=CPU)
     plan = plan_of(inputs, wave_tokens=4)
-    want = chain(inputs, executor=in_order)
+    want = outcome(inputs, executor=in_order)
     plan.run(*inputs.args())
     for _ in range(2):
         graph, out = npu.NPUGraph(), torch.empty_like(want)
         with npu.graph(graph):
             plan.run(*inputs.args(), out=out)
+        out.fill_(torch.nan)
         graph.replay()
         assert torch.equal(out, want)
         assert torch.equal(plan.run(*inputs.args()), want)
 
 
-def test_several_plans_in_one_graph_and_one_plan_in_several(npu, seed):
-    inputs = make_inputs(SMALL, tokens=5, start=40, seed=seed)
+def test_several_plans_in_one_graph_and_one_plan_in_several(npu, drawn):
+    inputs = drawn(5, at=CPU)
     plans = [plan_of(inputs), plan_of(inputs, schedule="row_barrier")]
     graph = npu.NPUGraph()
     with npu.graph(graph):
@@ -416,15 +456,15 @@ def test_several_plans_in_one_graph_and_one_plan_in_several(npu, seed):
             plan.run(*inputs.args())
 
 
-def test_a_capture_is_recorded_on_the_arguments_device(npu, seed):
+def test_a_capture_is_recorded_on_the_arguments_device(npu, drawn):
     """The plan's, whichever device is current."""
-    inputs = make_inputs(SMALL, tokens=5, start=40, seed=seed)
+    inputs = drawn(5, at=CPU)
     with npu.device("another"):
         assert plan_of(inputs).capture(*inputs.args())._graph.device == torch.device("cpu")
 
 
-def test_a_failed_capture_leaves_the_plan_usable(npu, seed, monkeypatch):
-    inputs = make_inputs(SMALL, tokens=5, start=40, seed=seed)
+def test_a_failed_capture_leaves_the_plan_usable(npu, drawn):
+    inputs = drawn(5, at=CPU)
     plan, graph = plan_of(inputs), npu.NPUGraph()
     want = plan.run(*inputs.args()).clone()
 
@@ -440,29 +480,35 @@ def test_a_failed_capture_leaves_the_plan_usable(npu, seed, monkeypatch):
     assert torch.equal(plan.run(*inputs.args()), want)
 
 
-@pytest.mark.parametrize("at", range(0, 15, 3))
-def test_a_failed_run_can_be_run_again(at, npu, seed, monkeypatch):
-    inputs = make_inputs(EIGHT_GROUPS, tokens=5, start=40, seed=seed)
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_run_that_failed_at_any_node_can_be_run_again(error, npu, drawn, monkeypatch):
+    """The caller's next work is behind all that was launched, and the next run gives its bytes."""
+    inputs = drawn(5, dims=EIGHT_GROUPS, at=CPU)
     plan = plan_of(inputs)
     want = plan.run(*inputs.args()).clone()
-    launched, run = [], Node.run
+    run = Node.run
+    for at in range(len(plan.nodes)):
+        begin = len(npu.log)
 
-    def failing(node, waves):
-        launched.append(node)
-        if len(launched) == at + 1:
-            raise RuntimeError("out of memory")
-        run(node, waves)
+        def failing(node, waves, begin=begin, at=at):
+            if sum(entry.kind == "launch" for entry in npu.log[begin:]) == at:
+                raise error
+            run(node, waves)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(plan._plan._executor, "_launch", failing)
-        with pytest.raises(RuntimeError, match="out of memory"):
-            plan.run(*inputs.args())
-    assert torch.equal(plan.run(*inputs.args()), want)
+        with monkeypatch.context() as patch:
+            patch.setattr(plan._plan._executor, "_launch", failing)
+            with pytest.raises(error):
+                plan.run(*inputs.args())
+        launched = {entry.what for entry in npu.log[begin:] if entry.kind == "launch"}
+        assert len(launched) == at
+        npu.launched(("after", at))
+        assert launched <= happens_before(npu.log)["after", at]
+        assert torch.equal(plan.run(*inputs.args()), want)
 
 
-def test_the_allocator_keeps_the_memory_for_every_stream_that_ran(npu, seed):
+def test_the_allocator_keeps_the_memory_for_every_stream_that_ran(npu, drawn):
     """A plan dropped after a run on another stream than the one it was made on."""
-    inputs = make_inputs(SMALL, tokens=5, start=40, seed=seed)
+    inputs = drawn(5, at=CPU)
     plan = plan_of(inputs)
     other = npu.Stream(npu._device)
     with npu.stream(other):
@@ -529,23 +575,34 @@ def test_integers_of_numpy_are_integers(integer, device, seed):
     assert torch.equal(chain(own, **options), chain(inputs))
 
 
-@pytest.mark.parametrize("name", ["kv_overlay", "q", "wo_a", "freqs_cos"])
-def test_an_output_over_an_argument_is_refused(name, device, seed):
+READ = {
+    PrefillInputs: ("kv_overlay", "q", "wo_a", "freqs_cos"),
+    BatchInputs: ("ori_kv", "q", "wo_a", "rope_cos"),
+}
+
+
+def test_an_output_over_an_argument_is_refused(drawn, device):
     """A wave would read what the one before has written."""
-    inputs = make_inputs(SMALL, tokens=10, start=40, seed=seed, device=device)
+    inputs = drawn(10)
     plan = plan_of(inputs, wave_tokens=4)
-    memory = torch.empty(10**6, dtype=torch.bfloat16, device=device)
-    shared = memory[: getattr(inputs, name).numel()].view(getattr(inputs, name).shape)
-    shared.copy_(getattr(inputs, name))
-    last = shared.numel() - 1
-    out = memory[last : last + 10 * SMALL.hidden].view(10, SMALL.hidden)
-    before = memory.clone()
-    own = dataclasses.replace(inputs, **{name: shared})
-    with pytest.raises(ContractError, match=f"`out` must be memory apart from `{name}`"):
-        plan.run(*own.args(), out=out)
-    assert torch.equal(memory.view(torch.int16), before.view(torch.int16))
-    beside = memory[last + 1 : last + 1 + 10 * SMALL.hidden].view(10, SMALL.hidden)
-    assert torch.equal(plan.run(*own.args(), out=beside), chain(inputs))
+    want = outcome(inputs)
+    for name in READ[type(inputs)]:
+        own = getattr(inputs, name)
+        memory = torch.empty(own.nbytes // 2 + 10**4, dtype=torch.bfloat16, device=device)
+        size = own.nbytes // 2
+        shared = memory[:size].view(own.dtype).view(own.shape).copy_(own)
+        out = memory[size - 1 : size - 1 + want.numel()].view(want.shape)
+        before = memory.clone()
+        changed = dataclasses.replace(inputs, **{name: shared})
+        with pytest.raises(ContractError, match=f"`out` must be memory apart from `{name}`"):
+            plan.run(*changed.args(), out=out)
+        assert torch.equal(memory.view(torch.int16), before.view(torch.int16))
+        beside = memory[size : size + want.numel()].view(want.shape)
+        try:
+            got = plan.run(*changed.args(), out=beside)
+        except ContractError as error:
+            raise AssertionError("refuses memory right behind an argument") from error
+        assert torch.equal(got, want)
 
 
 def test_a_plan_s_last_output_is_no_argument_of_its_next_run(device, seed):
@@ -560,10 +617,10 @@ def test_a_plan_s_last_output_is_no_argument_of_its_next_run(device, seed):
 
 @pytest.mark.parametrize("made_in", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 @pytest.mark.parametrize("run_in", [torch.inference_mode, torch.no_grad, torch.enable_grad])
-def test_a_plan_of_one_mode_runs_in_another(made_in, run_in, device, seed):
-    inputs = make_inputs(SMALL, tokens=6, capacity=9, start=40, seed=seed, device=device)
-    want = chain(inputs)
-    for name in ("q", "wo_a", "kv_overlay"):
+def test_a_plan_of_one_mode_runs_in_another(made_in, run_in, drawn):
+    inputs = drawn(6, capacity=9)
+    want = outcome(inputs)
+    for name in ("q", "wo_a", "ori_kv"):
         getattr(inputs, name).requires_grad_()
     with made_in():
         plan = plan_of(inputs, wave_tokens=4)
@@ -575,8 +632,8 @@ def test_a_plan_of_one_mode_runs_in_another(made_in, run_in, device, seed):
         assert not plan.run(*inputs.args()).requires_grad
 
 
-def test_a_leaf_is_no_output(device, seed):
-    inputs = make_inputs(SMALL, tokens=6, start=40, seed=seed, device=device)
+def test_a_leaf_is_no_output(drawn, device):
+    inputs = drawn(6)
     out = torch.zeros(6, SMALL.hidden, dtype=torch.bfloat16, device=device, requires_grad=True)
     with pytest.raises(ContractError, match="`out` must be a tensor that may be written"):
         plan_of(inputs).run(*inputs.args(), out=out)

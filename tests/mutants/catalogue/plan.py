@@ -8,6 +8,7 @@ mutant = partial(Mutant, file="dsv4_kernels/launcher/plan.py", tests="tests/laun
 binding = partial(
     Mutant, file="dsv4_kernels/launcher/binding.py", tests="tests/launcher/test_plan.py"
 )
+contract = partial(Mutant, file="dsv4_kernels/contract.py", tests="tests/launcher/test_plan.py")
 turns = partial(Mutant, file="dsv4_kernels/launcher/turns.py", tests="tests/launcher/test_plan.py")
 CHAIN = "tests/chains/test_chain.py"
 
@@ -169,22 +170,22 @@ MUTANTS = (
         "mode = _NO_MODE",
         killed_by="test_a_plan_of_one_mode_runs_in_another",
     ),
-    mutant(
+    contract(
         "an output over an argument",
         "if first < end and begin < first + size and size:",
         "if first == begin and size:",
         killed_by="test_an_output_over_an_argument_is_refused",
     ),
-    mutant(
+    contract(
         "an output right behind an argument is refused",
         "if first < end and begin < first + size and size:",
         "if first < end and begin <= first + size and size:",
         killed_by="test_an_output_over_an_argument_is_refused",
     ),
-    mutant(
+    contract(
         "a leaf that requires grad is written",
-        "not (out.requires_grad and out.is_leaf)",
-        "True",
+        "leaf = out.requires_grad and out.is_leaf",
+        "leaf = False",
         killed_by="test_a_leaf_is_no_output",
     ),
     turns(
@@ -210,5 +211,23 @@ MUTANTS = (
         "if b.lifetime == lifetime and n in written]",
         "if b.lifetime == lifetime]",
         killed_by="test_only_what_is_written_has_memory",
+    ),
+    mutant(
+        "arguments are called as buffers are",
+        "        self._said.called = chain.called\n",
+        "",
+        killed_by="test_an_output_over_an_argument_is_refused",
+    ),
+    mutant(
+        "what a caller gives is only checked for its shape",
+        'self._said.apart("out", attn_out, arguments, binding.signature.nbytes)',
+        "pass",
+        killed_by="test_an_output_over_an_argument_is_refused",
+    ),
+    turns(
+        "after a failure the next run waits for nothing",
+        "            try:\n                yield\n            finally:\n",
+        "            if True:\n                yield\n            if True:\n",
+        killed_by="test_a_plan_on_two_streams_keeps_its_runs_apart_after_a_failure",
     ),
 )

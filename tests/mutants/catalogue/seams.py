@@ -92,8 +92,8 @@ MUTANTS = (
     ),
     mutant(
         "an output may lie over an argument",
-        "apart = end <= first or first + tensor.nbytes <= begin",
-        "apart = True",
+        "contract.apart(argument, out, inputs, nbytes)",
+        "contract.apart(argument, out, inputs, {})",
         killed_by="test_an_output_over_an_argument_is_refused",
     ),
     mutant(
