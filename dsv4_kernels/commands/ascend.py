@@ -102,7 +102,7 @@ def ascend(
     broken = [row for row in rows if row.breaches]
     for row in broken:
         for breach in row.breaches:
-            console.print(f"[red]breach[/red] {row.segment} {row.preset} {row.part}: {breach}")
+            console.print(f"[red]breach[/red] {row.label} {row.preset} {row.part}: {breach}")
     return not broken
 
 
@@ -123,24 +123,24 @@ def _executed(
     rows: Sequence[AscendRow], tiles: dict[str, Any], compilations: int, progress: Progress
 ) -> list[AscendRow]:
     """The rows with what executing them found."""
-    wanted = {(row.preset, row.part, row.segment): row for row in rows}
+    wanted = {(row.preset, row.part, row.label): row for row in rows}
     task = progress.add_task("executing", total=len(wanted))
     for preset, part in dict.fromkeys((row.preset, row.part) for row in rows):
         segments = [row.segment for row in rows if (row.preset, row.part) == (preset, part)]
         chunk = execute_chunk(
             part, PRESETS[preset], segments=segments, tiles=tiles, compilations=compilations
         )
-        for segment, executed in chunk:
-            key = preset, part, segment
+        for label, executed in chunk:
+            key = preset, part, label
             wanted[key] = wanted[key].with_execution(executed)
-            progress.update(task, description=f"executed {segment} {preset} {part}", advance=1)
+            progress.update(task, description=f"executed {label} {preset} {part}", advance=1)
     return [*wanted.values()]
 
 
 def _save(compiled: Compiled[AscendKernel], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for stage, text in {**compiled.launch.stages, "hivm": compiled.launch.hivm}.items():
-        (folder / f"{compiled.segment}.{stage}.mlir").write_text(text)
+        (folder / f"{compiled.label}.{stage}.mlir").write_text(text)
 
 
 def _plan_table(rows: Sequence[AscendRow], where: str, verbose: bool) -> Table:
@@ -150,7 +150,7 @@ def _plan_table(rows: Sequence[AscendRow], where: str, verbose: bool) -> Table:
     for memory in ("UB", "L1", "L0C"):
         of = f" of {limits[memory] // 1024}" if limits else ""
         table.add_column(memory + of, justify="right")
-    for heading in ("scratch", "retries"):
+    for heading in ("scratch", "retry"):
         table.add_column(heading, justify="right")
     table.add_column("")
     if verbose:
@@ -159,12 +159,12 @@ def _plan_table(rows: Sequence[AscendRow], where: str, verbose: bool) -> Table:
         plan = row.plan
         state = "[red]breach[/red]" if row.breaches else "[green]ok[/green]"
         if plan is None:
-            table.add_row(row.segment, *[""] * 6, state)
+            table.add_row(row.label, *[""] * 6, state)
             continue
         used = [f"{plan.used[m] / 1024:.1f}" if plan.used[m] else "-" for m in ("UB", "L1", "L0C")]
         doubled = ", ".join(plan.doubled) if plan.core != "AIV" else f"{len(plan.doubled)} in UB"
         table.add_row(
-            row.segment,
+            row.label,
             plan.core,
             *used,
             f"{plan.workspace // 1024}" if plan.workspace else "-",
@@ -187,18 +187,19 @@ def _bytes_table(rows: Sequence[AscendRow], preset: str) -> Table:
         if (c := row.counts) is not None:
             moved = (c.gm_to_l1, c.gm_to_ub, c.ub_to_gm, c.l0c_to_gm)
             sizes = (*moved, sum(moved), row.minimum_bytes)
-            table.add_row(row.segment, *[_mib(size) for size in sizes])
+            table.add_row(row.label, *[_mib(size) for size in sizes])
     return table
 
 
 def _instructions_table(rows: Sequence[AscendRow], preset: str) -> Table:
     table = terminal.table(f"{preset}, the same chunk: instructions", "segment")
-    for heading in ("DMA", "G MAC", "vector", "scalar loads", "scalar loops"):
+    for heading in ("launches", "DMA", "G MAC", "vector", "scalar loads", "scalar loops"):
         table.add_column(heading, justify="right")
     for row in rows:
         if (c := row.counts) is not None:
             table.add_row(
-                row.segment,
+                row.label,
+                str(row.launches),
                 f"{c.dma:,}",
                 f"{c.macs / 1e9:.2f}" if c.macs else "-",
                 f"{c.vector:,}",
@@ -221,11 +222,11 @@ def _executed_table(rows: Sequence[AscendRow], where: str) -> Table:
     for row in rows:
         found = row.executed
         if found is None:
-            table.add_row(row.segment, "not executed")
+            table.add_row(row.label, "not executed")
             continue
         apart = ", ".join(f"{name} {by:.0e}" for name, by in found.differences.items())
         table.add_row(
-            row.segment,
+            row.label,
             apart or "yes",
             str(found.races),
             str(sum(found.findings.values()) - found.races),

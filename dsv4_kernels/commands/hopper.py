@@ -50,7 +50,7 @@ def hopper(
             console.print(_table(here, preset, verbose))
     for row in rows:
         for breach in row.breaches:
-            console.print(f"[red]breach[/red] {row.segment} {row.preset}: {breach}")
+            console.print(f"[red]breach[/red] {row.label} {row.preset}: {breach}")
     return not any(row.breaches for row in rows)
 
 
@@ -81,10 +81,10 @@ def _table(rows: Sequence[HopperRow], preset: str, verbose: bool) -> Table:
     for row in rows:
         state = "[red]breach[/red]" if row.breaches else "[green]ok[/green]"
         if row.assembly is None:
-            table.add_row(row.segment, *[""] * 7, state)
+            table.add_row(row.label, *[""] * 7, state)
             continue
         table.add_row(
-            row.segment,
+            row.label,
             str(row.grid),
             str(row.num_warps),
             str(row.assembly.registers),

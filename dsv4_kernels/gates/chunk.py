@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from triton.backends.driver import Benchmarker, DriverBase
@@ -33,6 +34,9 @@ CONTEXT = CONTEXT_PAGES * 128 * LAYER_RATIOS["CSA"]
 
 # Schedules and forms of attention that have all segments between them; most they share.
 FORMS = (*((schedule, "fused") for schedule in SCHEDULES), (next(iter(SCHEDULES)), "lanes"))
+
+# What a chain may be asked for.
+VARIANTS = [(*form, dtype) for form in FORMS for dtype in (torch.bfloat16, torch.float32)]
 
 _Launch = TypeVar("_Launch")
 
@@ -82,40 +86,96 @@ class RecordingDriver(DriverBase, Generic[_Launch]):
             self.launches.append(self.refused(str(error)))
 
 
+class Code(NamedTuple):
+    """What tells a kernel that is compiled from others: the segment, its constants, and the dtype
+    of the chain's output where it writes that."""
+
+    segment: str
+    constants: tuple[tuple[str, Any], ...]
+    output: torch.dtype | None
+
+
+def code_of(node: Node, buffers: Buffers) -> Code | None:
+    """The kernel that a bound node launches; None where it has nothing to do."""
+    if not isinstance(node.work, Launch):
+        return None
+    output = buffers["attn_out"].dtype if "attn_out" in node.writes else None
+    return Code(node.name, tuple(sorted(node.work.constants.items())), output)
+
+
+def labels(nodes: Mapping[Code, Node]) -> dict[Code, str]:
+    """A name for each kernel, from the first node that launches it: the segment's, with its groups
+    where others of them have another code."""
+    codes = Counter(name for name, _ in {code[:2] for code in nodes})
+    return {
+        code: (node.name if codes[node.name] == 1 else node.label)
+        + (" fp32" if code.output is torch.float32 else "")
+        for code, node in nodes.items()
+    }
+
+
 @dataclass(frozen=True)
 class Compiled(Generic[_Launch]):
-    """A segment, the tiles it was launched with, and what the compiler made of the launch."""
+    """A kernel of a segment, and what the compiler made of its launches.
+
+    tiles: those it was launched with. launches: of a chunk or a batch, by chunks of groups mostly;
+    one kernel all. label: as `labels` names it. minimum_bytes: every input of a launch once, every
+    output once.
+    """
 
     segment: str
     tiles: Any
-    launch: _Launch
+    launches: tuple[_Launch, ...]
+    label: str = ""
+    minimum_bytes: int = 0
+
+    @property
+    def launch(self) -> _Launch:
+        """The first of them."""
+        return self.launches[0]
 
 
 def record(
     target: Target, driver: RecordingDriver[_Launch], run: Callable[[Executor], object]
 ) -> list[Compiled[_Launch]]:
-    """Compile every kernel that `run` launches, each once, for `target`.
-
-    A refusal is in the launch, not raised.
+    """Compile every kernel that `run` launches for `target`, with all launches of the first chain
+    that has it. A refusal is in the launch, not raised.
 
     run: calls chains on meta tensors with the executor that it is given; called once.
     """
     driver.launches.clear()
-    recorded: dict[str, Any] = {}  # tiles by segment
+    recorded: dict[Code, list[Node]] = {}
+    minimum: Counter[Code] = Counter()
+    order: list[Code] = []
 
     def executor(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
+        known = {*recorded}
         for node in nodes:
-            launch = node.work
-            if node.name not in recorded and isinstance(launch, Launch):
-                recorded[node.name] = launch.tiles
+            code = code_of(node, waves[node.wave])
+            if code is not None and code not in known:
+                recorded.setdefault(code, []).append(node)
+                minimum[code] += node.weight
+                if code.output is torch.float32:  # where a node reckons with bf16
+                    minimum[code] += waves[node.wave]["attn_out"].nbytes // 2
+                order.append(code)
                 with device.on(waves[node.wave]["q"]):  # a refusal ends this launch, not the chain
                     node.run(waves)
 
     with device.route("meta", target, driver):
         run(executor)
+    launches: dict[Code, list[_Launch]] = {code: [] for code in recorded}
+    for code, launch in zip(order, driver.launches, strict=True):
+        launches[code].append(launch)
+    named = labels({code: nodes[0] for code, nodes in recorded.items()})
     return [
-        Compiled(name, tiles, launch)
-        for (name, tiles), launch in zip(recorded.items(), driver.launches, strict=True)
+        Compiled(
+            code.segment,
+            nodes[0].work.tiles,
+            tuple(launches[code]),
+            named[code],
+            minimum[code],
+        )
+        for code, nodes in recorded.items()
     ]
 
 
@@ -129,7 +189,7 @@ def record_chunk(
     sharers: int = 1,
     tiles: Mapping[str, Any] | None = None,
 ) -> list[Compiled[_Launch]]:
-    """Every segment of both schedules, as one chunk asks for them.
+    """Every kernel of both schedules and output dtypes, as one chunk asks for them.
 
     columns: K; a CSA layer's if None. sharers: neighbouring tokens that share their KV. tiles:
     tiles to use instead of a segment's own, by segment.
@@ -137,7 +197,7 @@ def record_chunk(
     inputs = meta_inputs(dims, tokens, columns or dims.index_columns)
 
     def run(executor: Executor) -> None:
-        for schedule, attention in FORMS:
+        for schedule, attention, out_dtype in VARIANTS:
             prefill_sparse_attn(
                 **inputs,
                 window=dims.window,
@@ -145,7 +205,7 @@ def record_chunk(
                 schedule=schedule,
                 attention=attention,
                 sharers=sharers,
-                groups_per_launch=dims.groups,  # all in one launch: the code is the same
+                out_dtype=out_dtype,
                 executor=executor,
                 tiles=tiles,
             )
@@ -163,7 +223,7 @@ def record_batch(
     layer: str = "CSA",
     tiles: Mapping[str, Any] | None = None,
 ) -> list[Compiled[_Launch]]:
-    """Every segment of both schedules, as a batch of `sparse_attn` asks for them.
+    """Every kernel of both schedules and output dtypes, as a batch of `sparse_attn` asks for them.
 
     tokens: T, the capacity. requests: S; one a token, as in decode, if None. layer: of
     LAYER_RATIOS; the context is CONTEXT positions. tiles: as `record_chunk` takes them.
@@ -171,14 +231,14 @@ def record_batch(
     inputs = meta_batch(dims, tokens, tokens if requests is None else requests, layer)
 
     def run(executor: Executor) -> None:
-        for schedule, attention in FORMS:
+        for schedule, attention, out_dtype in VARIANTS:
             sparse_attn(
                 **inputs,
                 window=dims.window,
                 compress_ratio=LAYER_RATIOS[layer],
                 schedule=schedule,
                 attention=attention,
-                groups_per_launch=dims.groups,
+                out_dtype=out_dtype,
                 executor=executor,
                 tiles=tiles,
             )

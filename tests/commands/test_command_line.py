@@ -107,8 +107,9 @@ def test_tables_fit_80_columns(call, capsys, monkeypatch):
 def test_the_table_for_hopper_fits_80_columns(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "80")
     row = HopperRow(
-        "proj_b_dequant", "FLASH", (), grid=20480, num_warps=8, num_stages=4, shared=232448,
-        assembly=Assembly(255, 6324, 6328), wgmma={"m64n128k32.s32.s8.s8": 16}, resident=12,
+        "proj_b_dequant", "dequant_sum[12:16] fp32", "FLASH", (), grid=20480, num_warps=8,
+        num_stages=4, shared=232448, assembly=Assembly(255, 6324, 6328),
+        wgmma={"m64n128k32.s32.s8.s8": 16}, resident=12,
     )  # fmt: skip
     terminal.console(80).print(hopper._table([row], "FLASH", verbose=False))
     printed = capsys.readouterr().out

@@ -49,7 +49,7 @@ def breaches(
     retries: tuple[str, ...] = (),
     **plan: Any,
 ) -> list[str]:
-    compiled = Compiled(segment, tiles, AscendKernel(retries=retries))
+    compiled = Compiled(segment, tiles, (AscendKernel(retries=retries),))
     changed = dataclasses.replace(PLAN, **plan)
     counts = Counts(scalar_loops=scalar_loops, unaligned_casts=unaligned_casts)
     return list(gate._breaches(compiled, changed, budget, counts, cube_cores))
@@ -77,6 +77,13 @@ def test_what_holds_every_claim_is_none():
 
 def test_the_wrong_core_is_one():
     assert breaches(core="MIX") == ["compiled for MIX, claimed AIC"]
+
+
+def test_a_second_code_for_a_launch_is_one():
+    launches = (AscendKernel(hivm="a"), AscendKernel(hivm="b"))
+    compiled = Compiled("proj_a", ProjATiles(), launches)
+    found = gate._breaches(compiled, PLAN, BUDGET, Counts(), 20)
+    assert [*found] == ["compiled 2 times for 2 launches"]
 
 
 def test_a_retry_of_the_compiler_is_one():
@@ -152,7 +159,7 @@ def proj_a() -> Compiled[AscendKernel]:
 
 def held(compiled: Compiled[AscendKernel], part: str = "Ascend910B3", **launch: Any):
     changed = dataclasses.replace(compiled.launch, **launch)
-    return gate.hold(dataclasses.replace(compiled, launch=changed), "FLASH", part)
+    return gate.hold(dataclasses.replace(compiled, launches=(changed,)), "FLASH", part)
 
 
 def test_the_rows_of_a_compiled_kernel_are_its_own(proj_a):
@@ -253,9 +260,9 @@ def test_an_overflow_is_in_bytes():
     kernel = AscendKernel(refusal="error: ub overflow, requires 1600 bits while 800 bits available")
     assert kernel.overflow == ("UB", 200, 100)
     assert AscendKernel(refusal="error: else").overflow is None
-    row = gate.hold(Compiled("proj_a", ProjATiles(), kernel), "FLASH", "Ascend910B3")
+    row = gate.hold(Compiled("proj_a", ProjATiles(), (kernel,)), "FLASH", "Ascend910B3")
     assert row.breaches == ("UB overflow: 200 bytes needed, 100 available",)
     plain = gate.hold(
-        Compiled("proj_a", ProjATiles(), AscendKernel(refusal=" no ")), "FLASH", "Ascend910B3"
+        Compiled("proj_a", ProjATiles(), (AscendKernel(refusal=" no "),)), "FLASH", "Ascend910B3"
     )
     assert plain.breaches == ("no",)

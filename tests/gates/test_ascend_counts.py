@@ -4,7 +4,7 @@ import pytest
 
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend.counts import LOADED, count
-from dsv4_kernels.gates.ascend.gate import count_launch
+from dsv4_kernels.gates.ascend.gate import count_launches
 from dsv4_kernels.gates.ascend.launches import compile_chunk
 
 MIB = 2**20
@@ -15,7 +15,7 @@ T = 128
 def counted(request):
     """The preset's dimensions, and the counts of its segments for one chunk of 128 tokens."""
     dims = PRESETS[request.param]
-    return dims, {c.segment: count_launch(c) for c in compile_chunk("Ascend910B3", dims)}
+    return dims, {c.label: count_launches(c) for c in compile_chunk("Ascend910B3", dims)}
 
 
 @pytest.fixture(scope="module", params=PRESETS)
@@ -71,7 +71,7 @@ def test_qk_softmax_pv(counted):
 def test_gather_kv_moves_each_row_once(compiled, mark, pieces):
     """In one piece, in two, or row by row."""
     dims, chunk = compiled
-    got = count_launch(chunk["gather_kv"], LOADED | {"runs_ptr": mark})
+    got = count_launches(chunk["gather_kv"], LOADED | {"runs_ptr": mark})
     rows = T * dims.index_columns
     assert got.gm_to_ub == got.ub_to_gm == rows * dims.head_dim * 2
     assert got.dma == 2 * rows * pieces // 16
@@ -84,7 +84,7 @@ def test_work_is_linear_in_live_blocks(compiled, segment):
     dims, chunk = compiled
     NB = dims.index_columns // 128
     none, *some = (
-        count_launch(chunk[segment], LOADED | {"live_blocks_ptr": n}) for n in range(NB + 1)
+        count_launches(chunk[segment], LOADED | {"live_blocks_ptr": n}) for n in range(NB + 1)
     )
     for path in ("gm_to_l1", "gm_to_ub", "l0c_to_gm", "macs"):
         base, of_a_block = getattr(none, path), getattr(some[0], path) - getattr(none, path)
@@ -100,7 +100,9 @@ def test_vector_segments(counted):
     ranks = T * dims.groups * dims.o_lora_rank
     assert counts["group_quant"].gm_to_ub == 2 * ranks * 4  # two passes
     assert counts["group_quant"].ub_to_gm == ranks + T * dims.groups * 4
-    assert counts["dequant_sum"].ub_to_gm == T * dims.hidden * 2
+    last = f"dequant_sum[{dims.groups - 4}:{dims.groups}]"
+    assert counts[last].ub_to_gm == T * dims.hidden * 2
+    assert counts["dequant_sum[0:4]"].ub_to_gm == T * dims.hidden * 4  # sums, handed on in fp32
     merged = T * dims.heads * (dims.head_dim - dims.rope_dim) * 2
     rope = T * dims.heads * dims.rope_dim
     assert counts["merge_norm"].ub_to_gm == merged + rope * 4

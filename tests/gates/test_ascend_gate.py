@@ -12,7 +12,7 @@ from dsv4_kernels.device import route
 from dsv4_kernels.device.npu import MEMORY
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend import compiler
-from dsv4_kernels.gates.ascend.gate import a_k_tile_facts, hold
+from dsv4_kernels.gates.ascend.gate import a_k_tile_facts, count_launches, hold
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk, part_target
 from dsv4_kernels.gates.ascend.memory import read_plan
 from dsv4_kernels.segments.group_quant import GroupQuantTiles, group_quant
@@ -26,6 +26,16 @@ CORES = {
 }
 
 
+def kernels(groups: int) -> list[str]:
+    """What the default chain, four groups a launch, and its forms launch: each code once."""
+    parts = ["dequant_sum"]  # of all groups, else the first, those between, the last
+    if groups > 4:
+        parts = ["dequant_sum[0:4]", f"dequant_sum[{groups - 4}:{groups}]"]
+    precise = [f"{parts[-1]} fp32", "proj_b_dequant fp32"]
+    between = ["dequant_sum[4:8]"] if groups > 8 else []
+    return [*(set(SEGMENTS) - {"dequant_sum"}), *parts, *between, *precise]
+
+
 @pytest.fixture(scope="module", params=[(p, t) for p in PRESETS for t in PARTS_HELD], ids="-".join)
 def chunk(request):
     """(preset, part, its compiled segments)."""
@@ -35,13 +45,41 @@ def chunk(request):
 
 def test_every_segment_keeps_its_claims(chunk):
     preset, part, compiled = chunk
-    assert sorted(c.segment for c in compiled) == sorted(SEGMENTS)
+    assert sorted(c.label for c in compiled) == sorted(kernels(PRESETS[preset].groups))
     for c in compiled:
         row = hold(c, preset, part)
         assert not row.breaches, (c.segment, row.breaches)
         assert row.retries == ()
         assert row.plan is not None
         assert row.plan.core == CORES.get(c.segment, "AIV")
+
+
+def test_the_launches_are_those_of_the_default_chain(chunk):
+    """By chunks of four groups, which begin at groups of their own; what is not, once."""
+    groups = PRESETS[chunk[0]].groups
+    for c in chunk[2]:
+        by_groups = c.segment in ("merge_norm", "inverse_rope", "proj_a", "group_quant", "proj_b")
+        assert len(c.launches) == (groups // 4 if by_groups else max(1, len(c.launches)))
+        starts = [launch.arguments.get("first_group") for launch in c.launches]
+        if by_groups:
+            assert starts == [*range(0, groups, 4)]
+        assert c.minimum_bytes > 0
+    summed = [c for c in chunk[2] if c.segment == "dequant_sum" and not c.label.endswith("fp32")]
+    starts = [x.arguments["first_group"] for c in summed for x in c.launches]
+    assert starts == [*range(0, groups, 4)]
+
+
+def test_an_output_in_fp32_is_the_only_difference_of_its_kernels(chunk):
+    by_label = {c.label: c for c in chunk[2]}
+    precise = [label for label in by_label if label.endswith(" fp32")]
+    assert len(precise) == 2
+    dims = PRESETS[chunk[0]]
+    for label in precise:
+        wide, own = by_label[label], by_label[label.removesuffix(" fp32")]
+        assert wide.launch.arguments["attn_out_ptr"].dtype is torch.float32
+        assert own.launch.arguments["attn_out_ptr"].dtype is torch.bfloat16
+        more = count_launches(wide).ub_to_gm - count_launches(own).ub_to_gm
+        assert more == wide.minimum_bytes - own.minimum_bytes == 128 * dims.hidden * 2
 
 
 def test_the_loads_of_every_matmul_are_doubled(chunk):
@@ -111,7 +149,7 @@ def test_the_command_prints_json_and_exits_by_the_verdict(capsys):
     printed = json.loads(capsys.readouterr().out)
     rows = printed["segments"]
     assert [fact["A_K_TILE"] for fact in printed["a_k_tile"]] == [128, 256, 512]
-    assert sorted(row["segment"] for row in rows) == sorted(SEGMENTS)
+    assert sorted(row["label"] for row in rows) == sorted(kernels(8))
     assert all(row["breaches"] == [] for row in rows)
     arguments = ["--preset", "FLASH", "--part", "Ascend910B3", "--segment", "group_quant"]
     assert main(["ascend", "--json", *arguments, "--tile", "group_quant.block_r=512"]) == 1

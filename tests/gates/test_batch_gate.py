@@ -30,8 +30,9 @@ def test_a_batch_keeps_its_claims(heads, part, capacity, layer):
     preset = "PRO" if heads > PRESETS["FLASH"].heads else "FLASH"
     dims = PRESETS[preset].of_rank(PRESETS[preset].heads // heads)
     kernels = record_batch(target, driver, dims, tokens=capacity, layer=layer)
-    own = [name for name in SEGMENTS if name != "resolve_slots"]
-    assert sorted(k.segment for k in kernels) == sorted(["token_map", "resolve_requests", *own])
+    own = {*SEGMENTS} - {"resolve_slots"}
+    assert {k.segment for k in kernels} == {"token_map", "resolve_requests", *own}
+    assert any(k.label == "proj_b_dequant fp32" for k in kernels)
     for kernel in kernels:
         row = hold(kernel, preset, part)
         assert not row.breaches, (row.segment, row.breaches)

@@ -37,7 +37,7 @@ FITS = Assembly(registers=96, spill_stores=0, spill_loads=0)
 
 def compiled(segment="proj_a", tiles=None, **launch):
     made = dict(kernel="_k", grid=128, num_warps=8, num_stages=4, shared=196608, ptx=WGMMA)
-    return Compiled(segment, tiles or ProjATiles.cuda(), HopperKernel(**made | launch))
+    return Compiled(segment, tiles or ProjATiles.cuda(), (HopperKernel(**made | launch),))
 
 
 def breaches(assembly=FITS, **what):
@@ -168,7 +168,8 @@ def rows_of(capsys, *arguments):
 def test_every_segment_keeps_its_claims(preset, capsys):
     code, rows = rows_of(capsys, "--preset", preset)
     assert code == 0
-    assert sorted(row["segment"] for row in rows) == sorted(SEGMENTS)
+    assert {row["segment"] for row in rows} == {*SEGMENTS}
+    assert {row["label"] for row in rows} > {"proj_a", "dequant_sum[0:4]", "proj_b_dequant fp32"}
     types = {
         "qk_softmax_pv": {"f32.bf16.bf16"},
         "proj_a": {"f32.bf16.bf16"},

@@ -22,7 +22,7 @@ from dsv4_kernels.gates.ascend import compiler
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.execute import execute
 from dsv4_kernels.gates.ascend.launches import part_target
-from dsv4_kernels.gates.chunk import FORMS
+from dsv4_kernels.gates.chunk import FORMS, Code, code_of, labels
 from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.segments import SEGMENTS
@@ -37,7 +37,7 @@ POISON = 0xFF
 
 @dataclass(frozen=True)
 class Executed:
-    """One segment's launch, executed.
+    """The launches of one kernel, executed.
 
     differences: of each output that is not the CPU path's to the byte, the largest difference, as a
     part of its largest value. findings: what the model found, and how often. races: how many of
@@ -53,6 +53,21 @@ class Executed:
     instructions: int
     variants: int
     seconds: float
+
+    def __add__(self, other: Executed) -> Executed:
+        """Of another launch of the kernel too."""
+        differences = {**self.differences}
+        for name, difference in other.differences.items():
+            differences[name] = max(differences.get(name, 0.0), difference)
+        return Executed(
+            differences=differences,
+            findings=dict(Counter(self.findings) + Counter(other.findings)),
+            races=self.races + other.races,
+            code=self.code,
+            instructions=self.instructions + other.instructions,
+            variants=max(self.variants, other.variants),
+            seconds=self.seconds + other.seconds,
+        )
 
     def breaches(self, segment: str) -> Iterator[str]:
         """What must not be, in words."""
@@ -74,7 +89,8 @@ def execute_chunk(
     tiles: Mapping[str, Any] | None = None,
     compilations: int = 1,
 ) -> Iterator[tuple[str, Executed]]:
-    """Execute segments of all forms, each once, as one CSA chunk asks for them.
+    """Execute the kernels of all forms, each with all its launches, as one CSA chunk asks for them:
+    (label, as `Compiled` has it, and what was found).
 
     A kernel that the compiler refuses is left out. Raises ValueError where the IR has what the
     model does not know.
@@ -87,31 +103,43 @@ def execute_chunk(
         compilations: how often to compile each kernel; every different code is executed.
     """
     target, driver = part_target(part), compiler.driver(part)
+    # Those of a whole wave, which the gate holds, although here are few tokens.
     chosen = {name: segment.tiles.on(target) for name, segment in SEGMENTS.items()}
     chosen |= dict(tiles or {})
     inputs = make_inputs(dims, tokens=LIVE, capacity=CAPACITY, start=START)
-    done: set[str] = set()
+    chains = []
     for form in FORMS:
-        nodes, on_cpu = _bound(inputs, dims, form, chosen)
+        on_cpu = _bound(inputs, dims, form, chosen)
         with device.route("cpu", target, driver):
-            recorded, on_model = _bound(inputs, dims, form, chosen)
+            chains.append((on_cpu, _bound(inputs, dims, form, chosen)))
+    codes: dict[Code, Node] = {}
+    for _, (recorded, on_model) in chains:
+        for node in recorded:
+            if (code := code_of(node, on_model)) is not None:
+                codes.setdefault(code, node)
+    named = labels(codes)
+    found: dict[Code, Executed] = {}
+    for (nodes, on_cpu), (recorded, on_model) in chains:
+        done = {*found}
+        for name in {name for node in nodes for name in node.writes}:
+            on_cpu[name].view(torch.uint8).fill_(POISON)
         for node, twin in zip(nodes, recorded, strict=True):
-            outputs = SEGMENTS[node.name].outputs_of(on_model)
-            for name in node.writes:
-                on_cpu[name].view(torch.uint8).fill_(POISON)
+            outputs = {name: on_model[name] for name in (*node.writes, *node.updates)}
             for name, output in outputs.items():
                 output.copy_(on_cpu[name])
             with device.on(on_cpu["q"]):
                 node.run([on_cpu])
-            if node.name in segments and node.name not in done:
-                done.add(node.name)
+            code = code_of(twin, on_model)
+            if code is not None and node.name in segments and code not in done:
                 with device.route("cpu", target, driver):
                     launch = _recorded(driver, twin, on_model)
                 if not launch.refusal:
                     want = {name: on_cpu[name] for name in outputs}
-                    yield node.name, _executed(launch, part, outputs, want, compilations)
+                    executed = _executed(launch, part, outputs, want, compilations)
+                    found[code] = found[code] + executed if code in found else executed
             for name, output in outputs.items():
                 output.copy_(on_cpu[name])
+        yield from ((named[code], found[code]) for code in found if code not in done)
 
 
 def _bound(
@@ -128,7 +156,6 @@ def _bound(
         window=inputs.window,
         schedule=form[0],
         attention=form[1],
-        groups_per_launch=dims.groups,  # all in one launch: the code is the same
         executor=executor,
         tiles=tiles,
     )

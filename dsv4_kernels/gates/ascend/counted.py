@@ -12,7 +12,6 @@ from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.counts import Counts
 from dsv4_kernels.gates.ascend.gate import count_launch
 from dsv4_kernels.gates.ascend.launches import part_target
-from dsv4_kernels.gates.chunk import Compiled
 from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
 
@@ -62,5 +61,5 @@ def _counted(node: Node, launch: AscendKernel) -> Counts:
     numbers = tuple(v for v in launch.arguments.values() if isinstance(v, int | float))
     key = (launch.code, launch.grid, numbers)
     if key not in _known:
-        _known[key] = count_launch(Compiled(node.name, node.work.tiles, launch))
+        _known[key] = count_launch(launch)
     return _known[key]

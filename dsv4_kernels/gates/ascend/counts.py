@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,6 +51,12 @@ class Counts:
     def moved(self) -> int:
         """Bytes on all paths."""
         return self.gm_to_l1 + self.gm_to_ub + self.ub_to_gm + self.l0c_to_gm
+
+    def __add__(self, other: Counts) -> Counts:
+        """Both together."""
+        mine, others = vars(self), vars(other)
+        numbers = {name: mine[name] + others[name] for name in mine if name != "calls"}
+        return Counts(**numbers, calls=dict(Counter(self.calls) + Counter(other.calls)))
 
     def add_call(self, name: str, operands: Sequence[Any]) -> None:
         """Count one call of a library function."""

@@ -8,8 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend.against_cpu import Executed
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
@@ -17,7 +15,6 @@ from dsv4_kernels.gates.ascend.counts import LOADED, Counts, count
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk
 from dsv4_kernels.gates.ascend.memory import MemoryPlan, read_plan
 from dsv4_kernels.gates.chunk import Compiled
-from dsv4_kernels.segments import EVERY_SEGMENT
 from dsv4_kernels.segments.proj_a import ProjATiles
 from dsv4_kernels.segments.tiles import Budget
 
@@ -28,15 +25,18 @@ UB_SLACK = 1.1
 
 @dataclass(frozen=True)
 class AscendRow:
-    """The verdict on one segment for one preset and part."""
+    """The verdict on one kernel of a segment for one preset and part; label: as `Compiled` has
+    it. launches: how many of it the chain makes, which `counts` are the sum of."""
 
     segment: str
+    label: str
     preset: str
     part: str
     breaches: tuple[str, ...]
     plan: MemoryPlan | None = None
     budget: Budget | None = None
     counts: Counts | None = None
+    launches: int = 0
     minimum_bytes: int = 0
     retries: tuple[str, ...] = ()
     compile_seconds: float = 0.0
@@ -59,19 +59,21 @@ def hold(compiled: Compiled[AscendKernel], preset: str, part: str) -> AscendRow:
         if launch.overflow:
             memory, needed, available = launch.overflow
             refusal = f"{memory} overflow: {needed} bytes needed, {available} available"
-        return AscendRow(compiled.segment, preset, part, (refusal,))
+        return AscendRow(compiled.segment, compiled.label, preset, part, (refusal,))
     plan = read_plan(launch.hivm)
     budget: Budget = tiles.budget(launch.constants)
-    counts = count_launch(compiled)
+    counts = count_launches(compiled)
     return AscendRow(
         segment=compiled.segment,
+        label=compiled.label,
         preset=preset,
         part=part,
         breaches=tuple(_breaches(compiled, plan, budget, counts, PARTS[part])),
         plan=plan,
         budget=budget,
         counts=counts,
-        minimum_bytes=_minimum_bytes(compiled),
+        launches=len(compiled.launches),
+        minimum_bytes=compiled.minimum_bytes,
         retries=launch.retries,
         compile_seconds=launch.seconds,
         code=launch.code,
@@ -85,6 +87,8 @@ def _breaches(
     counts: Counts,
     cube_cores: int,
 ) -> Iterator[str]:
+    if len(codes := {launch.hivm for launch in compiled.launches}) > 1:
+        yield f"compiled {len(codes)} times for {len(compiled.launches)} launches"
     if plan.core != compiled.tiles.core:
         yield f"compiled for {plan.core}, claimed {compiled.tiles.core}"
     for retry in compiled.launch.retries:
@@ -112,20 +116,19 @@ def _breaches(
         yield f"the compiler knows {plan.cube_cores} cube cores, {cube_cores} assumed"
 
 
-def count_launch(compiled: Compiled[AscendKernel], loaded: Mapping[str, int] = LOADED) -> Counts:
-    """What the launch moves and computes, over all its programs; loaded: as `count` takes it."""
-    launch = compiled.launch
+def count_launches(compiled: Compiled[AscendKernel], loaded: Mapping[str, int] = LOADED) -> Counts:
+    """What the launches move and compute together; loaded: as `count` takes it."""
+    first, *others = (count_launch(launch, loaded) for launch in compiled.launches)
+    return sum(others, first)
+
+
+def count_launch(launch: AscendKernel, loaded: Mapping[str, int] = LOADED) -> Counts:
+    """What a launch moves and computes, over all its programs; loaded: as `count` takes it."""
     arguments = {
         name: value if isinstance(value, int | float) else None
         for name, value in launch.arguments.items()
     }
     return count(launch.hivm, launch.grid, arguments, loaded)
-
-
-def _minimum_bytes(compiled: Compiled[AscendKernel]) -> int:
-    arguments = compiled.launch.arguments.items()
-    tensors = {k.removesuffix("_ptr"): v for k, v in arguments if isinstance(v, torch.Tensor)}
-    return EVERY_SEGMENT[compiled.segment].cost(tensors).bytes
 
 
 def a_k_tile_facts(part: str, preset: str) -> list[dict[str, Any]]:
@@ -135,8 +138,9 @@ def a_k_tile_facts(part: str, preset: str) -> list[dict[str, Any]]:
         tiles = {"proj_a": ProjATiles(a_k_tile=a_k_tile)}
         chunk = compile_chunk(part, PRESETS[preset], tiles=tiles)
         compiled = next(c for c in chunk if c.segment == "proj_a")
-        plan, counts = read_plan(compiled.launch.hivm), count_launch(compiled)
+        plan, counts = read_plan(compiled.launch.hivm), count_launches(compiled)
         matmuls = sum(n for name, n in counts.calls.items() if name.startswith("mma"))
+        programs = sum(launch.grid for launch in compiled.launches)
         facts.append(
             {
                 "A_K_TILE": a_k_tile,
@@ -146,7 +150,7 @@ def a_k_tile_facts(part: str, preset: str) -> list[dict[str, Any]]:
                 "L1 bytes": plan.used["L1"],
                 "loads doubled": not plan.single_loads,
                 "retries": len(compiled.launch.retries),
-                "matmul calls per program": matmuls / compiled.launch.grid,
+                "matmul calls per program": matmuls / programs,
                 "instructions per KiB loaded": (counts.dma + matmuls) / (counts.gm_to_l1 / 1024),
             }
         )

@@ -31,15 +31,18 @@ _WGMMA = re.compile(r"wgmma\.mma_async\.sync\.aligned\.([\w.]+)")
 
 @dataclass(frozen=True)
 class HopperRow:
-    """The verdict on one segment for one preset.
+    """The verdict on one kernel of a segment for one preset.
 
+    label: as `Compiled` has it. launches: how many of it the chain makes. grid: of the first.
     wgmma: instructions in the PTX by shape and types. resident: programs that a multiprocessor
     holds at a time, by its registers, shared memory and threads.
     """
 
     segment: str
+    label: str
     preset: str
     breaches: tuple[str, ...]
+    launches: int = 0
     grid: int = 0
     num_warps: int = 0
     num_stages: int = 0
@@ -61,7 +64,7 @@ def hold_chunk(preset: str, tiles: Mapping[str, Any] | None = None) -> list[Hopp
     return [
         hold(compiled, preset, assemble(compiled.launch.ptx, ptxas))
         if compiled.launch.ptx
-        else HopperRow(compiled.segment, preset, (compiled.launch.refusal.strip(),))
+        else HopperRow(compiled.segment, compiled.label, preset, (compiled.launch.refusal.strip(),))
         for compiled in record_chunk(target, driver, PRESETS[preset], tiles=tiles)
     ]
 
@@ -72,8 +75,10 @@ def hold(compiled: Compiled[HopperKernel], preset: str, assembly: Assembly) -> H
     wgmma = dict(Counter(_WGMMA.findall(launch.ptx)))
     return HopperRow(
         segment=compiled.segment,
+        label=compiled.label,
         preset=preset,
         breaches=tuple(_breaches(compiled.tiles.core, launch.shared, wgmma, assembly)),
+        launches=len(compiled.launches),
         grid=launch.grid,
         num_warps=launch.num_warps,
         num_stages=launch.num_stages,

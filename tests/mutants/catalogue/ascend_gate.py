@@ -17,6 +17,7 @@ chunk = partial(Mutant, file="dsv4_kernels/gates/chunk.py", tests="tests/gates/t
 LIMIT = "if max(used, claimed) > limit:"
 BUDGETS = "if used > claimed or (exact and used != claimed) or claimed > used * UB_SLACK:"
 OF_A_PART = "test_parts_have_the_cores_and_memories_that_the_compiler_knows"
+CHUNK = "tests/gates/test_ascend_gate.py"
 PARTS = f"tests/gates/test_ascend_gate.py::{OF_A_PART}"
 
 MUTANTS = (
@@ -250,14 +251,44 @@ MUTANTS = (
     ),
     chunk(
         "only the first launch of a run is recorded",
-        "if node.name not in recorded and isinstance(launch, Launch):",
-        "if not recorded and isinstance(launch, Launch):",
+        "if code is not None and code not in known:",
+        "if code is not None and not recorded:",
         killed_by="test_a_batch_keeps_its_claims",
     ),
     chunk(
         "a batch is recorded in one form",
-        "for schedule, attention in FORMS:\n            sparse_attn(",
-        "for schedule, attention in FORMS[:1]:\n            sparse_attn(",
+        "for schedule, attention, out_dtype in VARIANTS:\n            sparse_attn(",
+        "for schedule, attention, out_dtype in VARIANTS[:2]:\n            sparse_attn(",
         killed_by="test_a_batch_keeps_its_claims",
+    ),
+    chunk(
+        "no output in fp32",
+        "for dtype in (torch.bfloat16, torch.float32)]",
+        "for dtype in (torch.bfloat16, torch.bfloat16)]",
+        killed_by="test_a_batch_keeps_its_claims",
+    ),
+    chunk(
+        "the first launch of a kernel stands for all",
+        "        known = {*recorded}\n",
+        "        known = recorded\n",
+        killed_by=f"{CHUNK}::test_the_launches_are_those_of_the_default_chain",
+    ),
+    chunk(
+        "an output in fp32 is half as many bytes",
+        'minimum[code] += waves[node.wave]["attn_out"].nbytes // 2',
+        "minimum[code] += 0",
+        killed_by=f"{CHUNK}::test_an_output_in_fp32_is_the_only_difference_of_its_kernels",
+    ),
+    gate(
+        "a kernel may be compiled for each launch",
+        "for launch in compiled.launches}) > 1:",
+        "for launch in compiled.launches}) > 2:",
+        killed_by="test_a_second_code_for_a_launch_is_one",
+    ),
+    counts(
+        "one launch stands for all",
+        "mine[name] + others[name] for name",
+        "mine[name] for name",
+        killed_by="test_proj_a",
     ),
 )

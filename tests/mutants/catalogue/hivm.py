@@ -324,8 +324,8 @@ MUTANTS = (
     ),
     against(
         "what both schedules have is executed twice",
-        "                done.add(node.name)\n",
-        "",
+        "done = {*found}",
+        "done = set()",
         killed_by="test_every_segment_is_executed_once_and_keeps_its_bound",
     ),
     Mutant(
