@@ -49,11 +49,11 @@ class SoftmaxTiles(Tiles):
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """Scores and P, and the bias of a step, all doubled; of a row by pieces the scores and the
-        bias of both passes."""
+        bias of both passes; and 64 B for what there is one of per head."""
         heads, columns, whole = self.step(sizes["KP"])
         passes = 1 if whole else 2
         scores_and_bias = 2 * 4 * (heads + 1) * columns
-        return Budget(ub=passes * scores_and_bias + 2 * 2 * heads * columns + 2 * KIB)
+        return Budget(ub=passes * scores_and_bias + 2 * 2 * heads * columns + 64 * heads + 2 * KIB)
 
 
 @kernel
