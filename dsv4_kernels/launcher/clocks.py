@@ -7,6 +7,7 @@ done (a CPU), `EventClock` on a device with streams, one per lane.
 from __future__ import annotations
 
 import functools
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,11 +47,15 @@ class Timeline:
 
     @functools.cached_property
     def critical_path(self) -> tuple[int, ...]:
-        """Places of the launches that made the makespan, first to last.
+        """Places of the launches that made the makespan, first to last; none where all ran one
+        after the other, as on a CPU.
 
         Walked back from the launch that ended last: what a launch waited for is the last to end of
         those that it depends on and the one before it on its lane.
         """
+        in_time = sorted(self.launches, key=lambda launch: launch.begin)
+        if all(one.end <= next_.begin for one, next_ in itertools.pairwise(in_time)):
+            return ()
         nodes = [launch.node for launch in self.launches]
         waited_for: list[set[int]] = [set() for _ in nodes]
         for edge in edges(nodes):

@@ -128,7 +128,8 @@ def _table(timeline: Timeline) -> Table:
         table.add_column(heading, no_wrap=True)
     for heading in ("begin", "duration"):
         table.add_column(heading, justify="right")
-    table.add_column("critical path", justify="center")
+    if timeline.critical_path:
+        table.add_column("critical path", justify="center")
     for place, launch in enumerate(timeline.launches):
         critical = place in timeline.critical_path
         table.add_row(
@@ -136,7 +137,7 @@ def _table(timeline: Timeline) -> Table:
             launch.node.lane,
             _milliseconds(launch.begin),
             _milliseconds(launch.duration),
-            "yes" if critical else "",
+            *(["yes" if critical else ""] if timeline.critical_path else []),
             style="bold" if critical else None,
         )
     return table

@@ -39,7 +39,10 @@ def draw(timelines: Sequence[Timeline], title: str, caption: str, file: str) -> 
     figure.supxlabel(caption, x=0.008, ha="left", fontsize=9, color=_INK)
     drawn = {launch.node.name for timeline in timelines for launch in timeline.launches}
     keys = [Patch(facecolor=_COLOURS[name], label=name) for name in SEGMENTS if name in drawn]
-    keys.append(Patch(facecolor="none", edgecolor=_CRITICAL, linewidth=1.8, label="critical path"))
+    if any(timeline.critical_path for timeline in timelines):
+        keys.append(
+            Patch(facecolor="none", edgecolor=_CRITICAL, linewidth=1.8, label="critical path")
+        )
     figure.legend(handles=keys, loc="outside right center", frameon=False, fontsize=9)
     figure.savefig(file, format="png", dpi=150)
 

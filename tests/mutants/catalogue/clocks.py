@@ -71,4 +71,16 @@ MUTANTS = (
         "since(end)) for",
         killed_by="test_events_stand_before_and_after_every_launch",
     ),
+    clock(
+        "a critical path of launches one after the other",
+        "            return ()\n",
+        "            pass\n",
+        killed_by="test_launches_that_overlap_have_a_critical_path",
+    ),
+    clock(
+        "launches are taken to run in their order of issue",
+        "in_time = sorted(self.launches, key=lambda launch: launch.begin)",
+        "in_time = self.launches",
+        killed_by="test_launches_that_overlap_have_a_critical_path",
+    ),
 )
