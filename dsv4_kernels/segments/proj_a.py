@@ -10,7 +10,7 @@ chip has been asked.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -21,7 +21,7 @@ from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.tasks import matmul_task, matmul_tasks
+from dsv4_kernels.segments.tasks import FEW_TOKENS, matmul_task, matmul_tasks, tile_of_few
 from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
 
 
@@ -48,6 +48,14 @@ class ProjATiles(Tiles):
         share of the bandwidth. 8 warps, a warpgroup per 64 tokens: 128 x 64 fp32 is 32 accumulator
         registers a thread."""
         return cls(block_r=64, a_k_tile=128, num_warps=8, num_stages=4)
+
+    def fitted(self, contract: Contract, target: Target) -> ProjATiles:
+        """For few tokens a tile that holds all of them: the weights are the floor, and 8 tokens
+        move less than a tenth more (`tile_of_few`)."""
+        if target.kind == "cuda" or contract["N"] > FEW_TOKENS:
+            return self
+        block_t, block_r = tile_of_few(contract, contract["R"], target.cube_programs)
+        return replace(self, block_t=block_t, block_r=block_r)
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """Both bf16 operands doubled in L1, the fp32 accumulator in L0C."""

@@ -7,7 +7,7 @@ put vector work behind every accumulator; dequant_sum does it once, over all gro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
@@ -19,7 +19,7 @@ from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, moved
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.tasks import matmul_task, matmul_tasks
+from dsv4_kernels.segments.tasks import FEW_TOKENS, matmul_task, matmul_tasks, tile_of_few
 from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
 
 # |partial| <= 127 * 128 * R must stay below 2**31: activation codes are in [-127, 127], and weights
@@ -47,6 +47,14 @@ class ProjBTiles(Tiles):
         twice. 4 warps: 128 x 128 int32 is 128 accumulator registers a thread, of 255. With 8 warps
         two programs have 65 536 / 512 = 128 registers a thread, and the compiler takes 135."""
         return cls(b_k_tile=128, num_warps=4, num_stages=3)
+
+    def fitted(self, contract: Contract, target: Target) -> ProjBTiles:
+        """For few tokens a tile that holds all of them: the weights are the floor, and 8 tokens
+        move less than a tenth more (`tile_of_few`)."""
+        if target.kind == "cuda" or contract["N"] > FEW_TOKENS:
+            return self
+        block_t, block_d = tile_of_few(contract, contract["D"], target.cube_programs)
+        return replace(self, block_t=block_t, block_d=block_d)
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """Both int8 operands doubled in L1, the int32 accumulator in L0C."""

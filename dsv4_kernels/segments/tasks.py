@@ -34,6 +34,26 @@ def matmul_tasks(contract: Contract, columns: int, block_t: int, block_n: int) -
     return len(contract.groups) * tiles
 
 
+FEW_TOKENS = 64  # that a tile of 256 columns has room for: 64 KiB of L0C, which two tasks share
+
+
+def tile_of_few(contract: Contract, columns: int, cores: int) -> tuple[int, int]:
+    """Rows and columns of a matmul's tile where its tokens are few, in one tile of 16, 32 or 64.
+
+    A task then reads the activations of all tokens and its columns' weights, once: N + width rows.
+    Of 256 and 128 columns, what leaves the busiest core fewer of them; of equals the wider, which
+    moves less in all. Not of 64: at N = 8 activations would add an eighth to the weights, although
+    a rank of one group leaves most cores idle with 128.
+    """
+    N = contract["N"]
+
+    def busiest(width: int) -> int:
+        tasks = len(contract.groups) * triton.cdiv(columns, width)
+        return triton.cdiv(tasks, cores) * (N + width)
+
+    return max(FRACTAL, triton.next_power_of_2(N)), min((256, 128), key=busiest)
+
+
 @triton.jit
 def heads_task(task, first_group, group_count, HEAD_TILES: tl.constexpr, BLOCK_H: tl.constexpr):
     """BLOCK_H heads of a group of a token: the token, the group, and the heads' places in it."""

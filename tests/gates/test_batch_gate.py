@@ -36,4 +36,7 @@ def test_a_batch_keeps_its_claims(heads, part, capacity, layer):
     for kernel in kernels:
         row = hold(kernel, preset, part)
         assert not row.breaches, (row.segment, row.breaches)
-        assert row.minimum_bytes > 0
+        assert row.counts is not None
+        if capacity == 8 and row.segment in ("proj_a", "proj_b"):
+            # The weights, and 8 rows of activations for 256 or 128 of them.
+            assert 1 < row.counts.moved / row.minimum_bytes < 1.07

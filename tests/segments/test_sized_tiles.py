@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from functools import partial
 
+import pytest
+import torch
+
+from against import run_kernel
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target, cuda_target
+from dsv4_kernels.segments.proj_a import ProjATiles
+from dsv4_kernels.segments.proj_b import ProjBTiles
 from dsv4_kernels.segments.qk_softmax_pv import QkSoftmaxPvTiles
 
 A2 = Target("npu", "Ascend910B3", 20, 40)
@@ -45,3 +51,51 @@ def test_attention_has_no_more_heads_than_there_are(H, block_h):
 )
 def test_heads_are_split_until_each_core_has_a_task(target, H, tokens, NB, tiles):
     assert attention(target, H, tokens, NB) == tiles
+
+
+def matmuls(target: Target, groups: int, tokens: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """The tiles of FLASH's proj_a and proj_b, for so many groups of a launch."""
+    contract = Contract("proj_a")
+    contract.sizes |= dict(N=tokens, G=groups, R=1024, D=4096, J=4096)
+    contract.group_range(None)
+    a, b = ProjATiles.on(target, contract), ProjBTiles.on(target, contract)
+    return (a.block_t, a.block_r), (b.block_t, b.block_d)
+
+
+@pytest.mark.parametrize(
+    ("target", "groups", "tokens", "tiles"),
+    [
+        (A2, 4, 8, ((16, 256), (16, 128))),  # 16 tasks of 264 rows; 128 tasks, 7 rounds of 136
+        (A3, 4, 8, ((16, 256), (16, 256))),
+        (A2, 2, 8, ((16, 128), (16, 256))),  # 16 tasks of 136 rows
+        (A2, 1, 8, ((16, 128), (16, 256))),
+        (A2, 4, 1, ((16, 256), (16, 128))),
+        (A2, 4, 17, ((32, 256), (32, 128))),
+        (A2, 4, 64, ((64, 256), (64, 256))),
+        (A2, 4, 65, ((128, 128), (128, 128))),
+        (A2, 4, 128, ((128, 128), (128, 128))),
+        (cuda_target("sm_90"), 4, 8, ((128, 64), (128, 128))),
+    ],
+)
+def test_few_tokens_have_one_tile_and_the_busiest_core_the_fewest_rows(
+    target, groups, tokens, tiles
+):
+    assert matmuls(target, groups, tokens) == tiles
+
+
+@pytest.mark.parametrize("tokens", [1, 8, 16, 17, 33, 64])
+def test_a_token_has_the_same_bytes_in_every_capacity(tokens, generator, device, poison):
+    for name in ("proj_a", "proj_b"):
+        if name == "proj_a":
+            inputs = dict(
+                o_packed=torch.randn(2, 130, 300, generator=generator).bfloat16().to(device),
+                wo_a=torch.randn(2, 300, 300, generator=generator).bfloat16().to(device),
+            )
+            few = inputs | dict(o_packed=inputs["o_packed"][:, :tokens].contiguous())
+        else:
+            draw = partial(torch.randint, -127, 128, dtype=torch.int8, generator=generator)
+            inputs = dict(codes=draw((130, 2, 80)).to(device), wo_b=draw((300, 160)).to(device))
+            few = inputs | dict(codes=inputs["codes"][:tokens])
+        (want,) = run_kernel(name, inputs, poison).values()
+        (got,) = run_kernel(name, few, poison).values()
+        assert torch.equal(got, want[:tokens] if name == "proj_a" else want[:, :tokens])

@@ -33,4 +33,26 @@ MUTANTS = (
         "0 * task + tl.arange(0, BLOCK_H)",
         killed_by="tests/segments/test_merge_norm.py::test_against_reference[64-16-22-2]",
     ),
+    *(
+        mutant(
+            wrong,
+            old,
+            new,
+            killed_by="tests/segments/test_sized_tiles.py::"
+            "test_few_tokens_have_one_tile_and_the_busiest_core_the_fewest_rows",
+        )
+        for wrong, old, new in (
+            (
+                "few tokens have many rows",
+                "max(FRACTAL, triton.next_power_of_2(N)), min",
+                "128, min",
+            ),
+            ("always the widest", "min((256, 128), key=busiest)", "256"),
+            (
+                "the floor is no bound of the width",
+                "min((256, 128), key",
+                "min((256, 128, 64), key",
+            ),
+        )
+    ),
 )
