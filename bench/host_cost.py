@@ -15,13 +15,15 @@ from typing import Any
 
 import torch
 
-from dsv4_kernels import PrefillSparseAttn
+from dsv4_kernels import PrefillSparseAttn, SparseAttn
 from dsv4_kernels import device as devices
 from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.inputs.batch import Request, make_batch
 from dsv4_kernels.inputs.prefill import make_inputs
 from dsv4_kernels.segments.segment import Launch
 
 RUNS = 1000  # of each side
+TOKENS = 128
 MOST = 1.1  # of the launches alone
 
 
@@ -38,9 +40,22 @@ class NoCode:
         return lambda *launch: None
 
 
-def measure(preset: str = "FLASH", tokens: int = 128) -> dict[str, float]:
+def prefill() -> tuple[Callable[[], Any], tuple[Any, ...]]:
+    """Makes a plan of `prefill_sparse_attn` for a FLASH chunk; and what its run takes."""
+    inputs = make_inputs(PRESETS["FLASH"], tokens=TOKENS, start=4000)
+    return lambda: PrefillSparseAttn(*inputs.args(), window=inputs.window), inputs.args()
+
+
+def batch() -> tuple[Callable[[], Any], tuple[Any, ...]]:
+    """Likewise of `sparse_attn`, for two requests."""
+    requests = [Request(500, TOKENS // 2, key=key) for key in range(2)]
+    inputs = make_batch(PRESETS["FLASH"], requests, ratio=4)
+    return lambda: SparseAttn(*inputs.args(), **inputs.options()), inputs.args()
+
+
+def measure(made: tuple[Callable[[], Any], tuple[Any, ...]]) -> dict[str, float]:
     """Microseconds of a run, of its launches by Triton alone, and how many there are."""
-    inputs = make_inputs(PRESETS[preset], tokens=tokens, start=4000)
+    make, arguments = made
     launched: list[tuple[Launch, list[Any]]] = []
     keep = Launch.__call__
 
@@ -49,23 +64,21 @@ def measure(preset: str = "FLASH", tokens: int = 128) -> dict[str, float]:
         launched.append((launch, values))
         keep(launch, buffers)
 
-    with devices.on(inputs.q) as target:
+    with devices.on(arguments[0]) as target:
         driver = NoCode(devices.require_triton().runtime.driver.active)
     with devices.route("cpu", target, driver):
         Launch.__call__ = noted  # type: ignore[method-assign]
         try:
-            plan = PrefillSparseAttn(*inputs.args(), window=inputs.window)
-            plan.run(*inputs.args())
+            make().run(*arguments)
         finally:
             Launch.__call__ = keep  # type: ignore[method-assign]
-        plan = PrefillSparseAttn(*inputs.args(), window=inputs.window)
-        arguments = inputs.args()
+        plan = make()
 
         def alone() -> None:
             for launch, values in launched:
                 launch.kernel[launch.grid](*values, **launch.constants)
 
-        with devices.on(inputs.q):
+        with devices.on(arguments[0]):
             times = _in_turns([lambda: plan.run(*arguments), alone])
     return dict(run_us=times[0], launches_us=times[1], launches=len(launched))
 
@@ -82,16 +95,18 @@ def _in_turns(calls: list[Callable[[], Any]]) -> list[float]:
 
 
 def main() -> int:
-    """Print both and their ratio; 1 where it is more than it may be."""
+    """Print both and their ratio, by entry; 1 where it is more than it may be."""
     torch.set_num_threads(1)
-    found = measure()
-    ratio = found["run_us"] / found["launches_us"]
-    print(
-        f"a FLASH run of {found['launches']:.0f} launches, kernels taken out, on this host: "
-        f"{found['run_us']:.0f} us, through Triton alone {found['launches_us']:.0f} us: "
-        f"{ratio:.2f}x (at most {MOST})"
-    )
-    return 0 if ratio <= MOST else 1
+    ratios = []
+    for name, made in (("prefill_sparse_attn", prefill), ("sparse_attn", batch)):
+        found = measure(made())
+        ratios.append(found["run_us"] / found["launches_us"])
+        print(
+            f"{name} of FLASH, {found['launches']:.0f} launches, kernels taken out, on this host: "
+            f"{found['run_us']:.0f} us, through Triton alone {found['launches_us']:.0f} us: "
+            f"{ratios[-1]:.2f}x (at most {MOST})"
+        )
+    return 0 if max(ratios) <= MOST else 1
 
 
 if __name__ == "__main__":
