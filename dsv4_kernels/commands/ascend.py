@@ -19,6 +19,7 @@ from dsv4_kernels.gates.ascend.against_cpu import CAPACITY, LIVE, execute_chunk
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.gate import AscendRow, a_k_tile_facts, hold
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk, part_target
+from dsv4_kernels.gates.ascend.layers import count_layers, markdown
 from dsv4_kernels.gates.chunk import Compiled
 from dsv4_kernels.gates.options import chosen_tiles, in_parallel, require_known
 from dsv4_kernels.segments import SEGMENTS
@@ -47,6 +48,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="with --execute: compile each kernel N times and execute every different code",
     )
+    parser.add_argument(
+        "--layers",
+        action="store_true",
+        help="instead: what attention moves by kind of layer and form, as Markdown",
+    )
     parser.add_argument("--save", metavar="DIR", help="keep Triton IR, linalg and HIVM there")
     add_verbose(parser, "which buffers take turns, in a wider table")
 
@@ -61,11 +67,17 @@ def ascend(
     save: str | None,
     execute: bool,
     compilations: int,
+    layers: bool,
     verbose: bool,
 ) -> bool:
     """Compile, hold, execute and print; True if no segment breaks what it claims."""
     require_known("part", parts, PARTS)
     require_known("segment", segments, SEGMENTS)
+    if layers:
+        # One part is enough: what is moved does not depend on the cores.
+        counted = {preset: [*count_layers(parts[0], PRESETS[preset])] for preset in presets}
+        print(markdown(counted))
+        return True
     chosen = chosen_tiles(tiles, part_target(parts[0]))  # one family of devices, one set of tiles
     console = terminal.console(terminal.WIDTH, stderr=as_json)
     if compilations > 1 and not execute:

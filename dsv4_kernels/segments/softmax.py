@@ -29,31 +29,36 @@ from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 @dataclass(frozen=True, kw_only=True)
 class SoftmaxTiles(Tiles):
     """elements: of a step, heads times columns; 8192 fp32 are 32 KiB. columns: of a row at once, at
-    most: 2048 hold PRO's 1152."""
+    most: 2048 hold PRO's 1152. task_h: heads that share a load of the bias; 32 leave 256 tasks of
+    FLASH for 48 vector cores, and 8 would load as much of bias as half of P is."""
 
     core: ClassVar[Core] = "AIV"
     elements: int = extent(8192)
     columns: int = extent(2048, low=2 * BLOCK_COLUMNS)
+    task_h: int = extent(32)
 
     @classmethod
     def cuda(cls) -> SoftmaxTiles:
         """4 heads of FLASH's row: 4096 scores are 32 registers a thread of 4 warps, and 16 KiB
         under way a program."""
-        return cls(elements=4096)
+        return cls(elements=4096, task_h=1)
 
-    def step(self, KP: int) -> tuple[int, int, bool]:
+    def step(self, sizes: Mapping[str, int]) -> tuple[int, int, bool]:
         """Heads and columns of a step, and whether that is a whole row."""
+        H, KP = sizes["H"], sizes["KP"]
         whole = self.columns >= KP
         columns = min(triton.next_power_of_2(KP), self.columns) if whole else self.columns // 2
-        return max(self.elements // columns, 1), columns, whole
+        heads = min(self.elements // columns, triton.next_power_of_2(H))
+        return max(heads, 1), columns, whole
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
-        """Scores and P, and the bias of a step, all doubled; of a row by pieces the scores and the
-        bias of both passes; and 64 B for what there is one of per head."""
-        heads, columns, whole = self.step(sizes["KP"])
+        """Scores and P, and the bias of a step, all doubled, and what there is one of per head; of
+        a row by pieces the scores and the bias of both passes."""
+        heads, columns, whole = self.step(sizes)
         passes = 1 if whole else 2
         scores_and_bias = 2 * 4 * (heads + 1) * columns
-        return Budget(ub=passes * scores_and_bias + 2 * 2 * heads * columns + 64 * heads + 2 * KIB)
+        of_a_head = 2 * 2 * columns + 64
+        return Budget(ub=passes * scores_and_bias + heads * of_a_head + 2 * KIB)
 
 
 @kernel
@@ -68,53 +73,57 @@ def _softmax_kernel(
     H: tl.constexpr,
     KP: tl.constexpr,
     X: tl.constexpr,
+    TASK_H: tl.constexpr,
     BLOCK_H: tl.constexpr,
     STEP: tl.constexpr,
     WHOLE: tl.constexpr,
     BLOCK_K: tl.constexpr,
     LOWEST: tl.constexpr,
 ):
-    # One task: BLOCK_H heads of a token.
-    HEAD_TILES: tl.constexpr = (H + BLOCK_H - 1) // BLOCK_H
+    # One task: TASK_H heads of a token, BLOCK_H at a time.
+    HEAD_TASKS: tl.constexpr = (H + TASK_H - 1) // TASK_H
     k = tl.arange(0, STEP)
-    for task in range(tl.program_id(0), N * HEAD_TILES, tl.num_programs(0)):
-        t = (task // HEAD_TILES).to(tl.int64)
-        h = task % HEAD_TILES * BLOCK_H + tl.arange(0, BLOCK_H)
-        in_heads = h < H
+    for task in range(tl.program_id(0), N * HEAD_TASKS, tl.num_programs(0)):
+        t = (task // HEAD_TASKS).to(tl.int64)
         columns = tl.minimum(tl.load(live_blocks_ptr + t // X), KP // BLOCK_K) * BLOCK_K
-        sink = tl.load(attn_sink_ptr + h, mask=in_heads, other=0.0)
-        rows_ptr = scores_ptr + t * H * KP + h[:, None] * KP
-        p_rows_ptr = p_ptr + t * H * KP + h[:, None] * KP
+        bias = tl.zeros((STEP,), tl.float32)
         if WHOLE:
-            inside = in_heads[:, None] & (k < columns)[None, :]
             bias = tl.load(bias_ptr + t * KP + k, mask=k < columns, other=LOWEST)
-            scores = tl.load(rows_ptr + k[None, :], mask=inside, other=0.0)
-            scores = scores * softmax_scale + bias[None, :]
-            m = tl.max(scores, axis=1)
-            e = tl.exp(scores - m[:, None])
-            l = tl.sum(e, axis=1) + tl.exp(sink - m)
-            tl.store(p_rows_ptr + k[None, :], (e / l[:, None]).to(tl.bfloat16), mask=inside)
-        else:
-            m = tl.full((BLOCK_H,), LOWEST, tl.float32)
-            l = tl.zeros((BLOCK_H,), tl.float32)
-            for k0 in range(0, columns, STEP):
-                inside = in_heads[:, None] & (k0 + k < columns)[None, :]
-                bias = tl.load(bias_ptr + t * KP + k0 + k, mask=k0 + k < columns, other=LOWEST)
-                scores = tl.load(rows_ptr + (k0 + k)[None, :], mask=inside, other=0.0)
+        for h0 in range(0, TASK_H, BLOCK_H):
+            h = task % HEAD_TASKS * TASK_H + h0 + tl.arange(0, BLOCK_H)
+            in_heads = h < H
+            sink = tl.load(attn_sink_ptr + h, mask=in_heads, other=0.0)
+            rows_ptr = scores_ptr + t * H * KP + h[:, None] * KP
+            p_rows_ptr = p_ptr + t * H * KP + h[:, None] * KP
+            if WHOLE:
+                inside = in_heads[:, None] & (k < columns)[None, :]
+                scores = tl.load(rows_ptr + k[None, :], mask=inside, other=0.0)
                 scores = scores * softmax_scale + bias[None, :]
-                m_step = tl.max(scores, axis=1)
-                # Not tl.maximum, whose care for NaN is seven instructions: a NaN is in l anyway.
-                m_new = tl.where(m_step > m, m_step, m)
-                l = l * tl.exp(m - m_new) + tl.sum(tl.exp(scores - m_new[:, None]), axis=1)
-                m = m_new
-            l += tl.exp(sink - m)
-            for k0 in range(0, columns, STEP):
-                inside = in_heads[:, None] & (k0 + k < columns)[None, :]
-                bias = tl.load(bias_ptr + t * KP + k0 + k, mask=k0 + k < columns, other=LOWEST)
-                scores = tl.load(rows_ptr + (k0 + k)[None, :], mask=inside, other=0.0)
-                e = tl.exp(scores * softmax_scale + bias[None, :] - m[:, None])
-                p = (e / l[:, None]).to(tl.bfloat16)
-                tl.store(p_rows_ptr + (k0 + k)[None, :], p, mask=inside)
+                m = tl.max(scores, axis=1)
+                e = tl.exp(scores - m[:, None])
+                l = tl.sum(e, axis=1) + tl.exp(sink - m)
+                tl.store(p_rows_ptr + k[None, :], (e / l[:, None]).to(tl.bfloat16), mask=inside)
+            else:
+                m = tl.full((BLOCK_H,), LOWEST, tl.float32)
+                l = tl.zeros((BLOCK_H,), tl.float32)
+                for k0 in range(0, columns, STEP):
+                    inside = in_heads[:, None] & (k0 + k < columns)[None, :]
+                    bias = tl.load(bias_ptr + t * KP + k0 + k, mask=k0 + k < columns, other=LOWEST)
+                    scores = tl.load(rows_ptr + (k0 + k)[None, :], mask=inside, other=0.0)
+                    scores = scores * softmax_scale + bias[None, :]
+                    m_step = tl.max(scores, axis=1)
+                    # Not tl.maximum, whose care for NaN is seven instructions: it is in l anyway.
+                    m_new = tl.where(m_step > m, m_step, m)
+                    l = l * tl.exp(m - m_new) + tl.sum(tl.exp(scores - m_new[:, None]), axis=1)
+                    m = m_new
+                l += tl.exp(sink - m)
+                for k0 in range(0, columns, STEP):
+                    inside = in_heads[:, None] & (k0 + k < columns)[None, :]
+                    bias = tl.load(bias_ptr + t * KP + k0 + k, mask=k0 + k < columns, other=LOWEST)
+                    scores = tl.load(rows_ptr + (k0 + k)[None, :], mask=inside, other=0.0)
+                    e = tl.exp(scores * softmax_scale + bias[None, :] - m[:, None])
+                    p = (e / l[:, None]).to(tl.bfloat16)
+                    tl.store(p_rows_ptr + (k0 + k)[None, :], p, mask=inside)
 
 
 def _check(contract: Contract, softmax_scale: float, sharers: int = 1) -> None:
@@ -128,14 +137,15 @@ def _check(contract: Contract, softmax_scale: float, sharers: int = 1) -> None:
 
 def _launch(contract: Contract, target: Target, tiles: SoftmaxTiles) -> Launch:
     N, H, KP, X = (contract[letter] for letter in ("N", "H", "KP", "X"))
-    heads, columns, whole = tiles.step(KP)
+    heads, columns, whole = tiles.step(contract.sizes)
+    task_h = max(heads, tiles.task_h)
     return Launch(
         _softmax_kernel,
-        target.grid("vector", N * triton.cdiv(H, heads)),
+        target.grid("vector", N * triton.cdiv(H, task_h)),
         ("scores", "bias", "live_blocks", "attn_sink", "p", contract["softmax_scale"], N),
         dict(
-            H=H, KP=KP, X=X, BLOCK_H=heads, STEP=columns, WHOLE=whole, BLOCK_K=BLOCK_COLUMNS,
-            LOWEST=NEG, **tiles.options(target),
+            H=H, KP=KP, X=X, TASK_H=task_h, BLOCK_H=heads, STEP=columns, WHOLE=whole,
+            BLOCK_K=BLOCK_COLUMNS, LOWEST=NEG, **tiles.options(target),
         ),
     )  # fmt: skip
 

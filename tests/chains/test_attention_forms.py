@@ -8,6 +8,8 @@ import torch
 import reference
 from adversary import SMALL, adversarial_inputs, healed
 from against import chain, check_hand_overs
+from dsv4_kernels.buffers import ARGUMENTS
+from dsv4_kernels.chains.prefill import ATTENTIONS, SCHEDULES, wave_nodes
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs.prefill import make_inputs
 from reference.bounds import ORACLE_REL_L2, relative_l2
@@ -38,6 +40,16 @@ def test_num_tokens(num_tokens, device, seed):
     inputs = make_inputs(SMALL, tokens=num_tokens, capacity=128, start=77, seed=seed, device=device)
     out = check_hand_overs(inputs, **LANES)
     assert (out[num_tokens:] == 0).all()
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_node_takes_what_others_made(schedule, attention):
+    made: set[str] = set(ARGUMENTS)
+    for node in wave_nodes(PRESETS["FLASH"], 128, schedule=schedule, attention=attention):
+        assert made >= {*node.reads, *node.updates}, node.name
+        made |= {*node.writes}
+    assert "attn_out" in made
 
 
 @pytest.mark.parametrize("preset", PRESETS)

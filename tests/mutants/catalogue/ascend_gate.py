@@ -291,4 +291,28 @@ MUTANTS = (
         "mine[name] for name",
         killed_by="test_proj_a",
     ),
+    Mutant(
+        "a tile's window is one token's",
+        "dims.window + self.sharers - 1",
+        "dims.window",
+        killed_by="test_columns_are_the_windows_of_all_sharers_and_the_slots",
+        file="dsv4_kernels/gates/ascend/layers.py",
+        tests="tests/gates/test_layers.py",
+    ),
+    Mutant(
+        "attention's bytes are the whole chain's",
+        'if "wo_a" in node.reads:',
+        'if "wo_c" in node.reads:',
+        killed_by="test_csa_in_lanes_is_four_fifths_of_the_fused_form",
+        file="dsv4_kernels/gates/ascend/layers.py",
+        tests="tests/gates/test_layers.py",
+    ),
+    Mutant(
+        "a narrowing fixpipe is counted at its accumulator's width",
+        "bits = target.bits if target.space.is_global else source.bits",
+        "bits = source.bits",
+        killed_by="test_csa_in_lanes_is_four_fifths_of_the_fused_form",
+        file="dsv4_kernels/gates/ascend/counts.py",
+        tests="tests/gates/test_layers.py",
+    ),
 )

@@ -32,7 +32,7 @@ MUTANTS = (
         "proj_a takes another form's output",
         "self._segments[attention_forms.PROJ_A[attention]]",
         'self._segments["proj_a"]',
-        killed_by="tests/chains/test_attention_forms.py::test_against_reference_and_oracle[CSA]",
+        killed_by="tests/chains/test_attention_forms.py::test_every_node_takes_what_others_made",
     ),
     mutant(
         "the wave is not handed on",

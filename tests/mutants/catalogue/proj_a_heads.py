@@ -18,21 +18,21 @@ MUTANTS = (
     mutant(
         "heads are taken for sorted by group",
         'launch=functools.partial(launch_proj_a, heads="o_heads")',
-        "launch=lambda c, t, x: dataclasses.replace("
-        'launch_proj_a(c, t, x), arguments=("o_heads", *launch_proj_a(c, t, x).arguments[1:]))',
+        "launch=lambda *a: replace("
+        'launch_proj_a(*a), arguments=("o_heads", *launch_proj_a(*a).arguments[1:]))',
         killed_by="test_the_bits_are_proj_as",
     ),
     mutant(
-        "another form's output",
-        'reads=("o_heads", "wo_a")',
-        'reads=("o_packed", "wo_a")',
-        killed_by="test_against_reference[1-1-64-16]",
+        "proj_a's tiles are its own",
+        "tiles=ProjAHeadsTiles, reads",
+        "tiles=ProjATiles, reads",
+        killed_by="tests/segments/test_tiles.py::test_tiles_of_another_segment_are_refused[proj_a]",
     ),
     mutant(
         "the check blames what is not there",
         'check=functools.partial(check_proj_a, heads="o_heads")',
         "check=check_proj_a",
-        killed_by="tests/segments/test_empty.py::test_nothing_along_an_axis",
+        killed_by="tests/segments/test_contract.py::test_wrong_sizes",
     ),
     mutant(
         "all groups are computed",
