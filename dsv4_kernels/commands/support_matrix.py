@@ -33,7 +33,7 @@ CLAIMS = (
     ),
     Claim(
         "compiled for Hopper, to machine code",
-        "every segment but sparse_attn's resolvers; FLASH and PRO, sm_90a",
+        "every segment; FLASH and PRO, sm_90a",
         "`make hopper-gate`, by upstream Triton 3.6.0",
     ),
     Claim("run on an NPU", None, "nobody yet"),

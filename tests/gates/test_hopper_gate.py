@@ -7,7 +7,9 @@ import pytest
 
 from dsv4_kernels.__main__ import main
 from dsv4_kernels.device import Target, cuda_target
-from dsv4_kernels.gates.chunk import Compiled
+from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.gates.chunk import Compiled, record_batch
+from dsv4_kernels.gates.hopper import compiler
 from dsv4_kernels.gates.hopper.compiler import HopperKernel
 from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, hold
 from dsv4_kernels.gates.hopper.ptxas import Assembly, assemble, read_log
@@ -180,6 +182,18 @@ def test_every_segment_keeps_its_claims(preset, capsys):
         found = {shape.split(".", 1)[1] for shape in row["wgmma"]}
         assert found == types.get(row["segment"], set())
         assert row["resident"] >= 1
+
+
+@with_upstream
+@pytest.mark.parametrize(("preset", "tokens", "layer"), [("FLASH", 8, "CSA"), ("PRO", 64, "HCA")])
+def test_the_kernels_of_a_batch_keep_their_claims(preset, tokens, layer):
+    """Of sparse_attn, its two resolvers among them."""
+    ptxas, driver = compiler.require_upstream() / "bin" / "ptxas", compiler.driver()
+    target = cuda_target(driver.part)
+    chunk = record_batch(target, driver, PRESETS[preset], tokens=tokens, layer=layer)
+    assert {c.segment for c in chunk} >= {"token_map", "resolve_requests", "qk_softmax_pv"}
+    for c in chunk:
+        assert hold(c, preset, assemble(c.launch.ptx, ptxas)).breaches == (), c.label
 
 
 @with_upstream
