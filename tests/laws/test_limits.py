@@ -9,6 +9,7 @@ import torch
 
 import reference
 from dsv4_kernels import (
+    PrefillSparseAttn,
     dequant_sum,
     gather_kv,
     merge_norm,
@@ -20,7 +21,13 @@ from dsv4_kernels import (
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs.prefill import make_inputs
 from dsv4_kernels.segments.proj_b import ProjBTiles
-from reference.bounds import CHAIN_COSINE, CHAIN_REL_L2, cosine, relative_l2
+from reference.bounds import (
+    CHAIN_COSINE,
+    CHAIN_REL_L2,
+    ORACLE_REL_L2,
+    cosine,
+    relative_l2,
+)
 from reference.compare import compare
 from reference.proj_b import proj_b as proj_b_reference
 
@@ -141,3 +148,18 @@ def test_whole_chains(preset, tokens, start, device, seed):
     want = reference.prefill_sparse_attn(*on_cpu.args(), window=inputs.window)
     assert relative_l2(out[rows], want) <= CHAIN_REL_L2
     assert cosine(out[rows], want) >= CHAIN_COSINE
+
+
+def test_hca_at_a_million_tokens_in_lanes(device, seed):
+    """K = 8320, rows of 65 blocks by pieces; the workspace of the wave is within 512 MiB."""
+    dims = PRESETS["FLASH"]
+    inputs = make_inputs(dims, layer="HCA", tokens=128, start=2**20 - 128, seed=seed, device=device)
+    plan = PrefillSparseAttn(
+        *inputs.args(), window=inputs.window, attention="lanes", wave_tokens=32
+    )
+    assert plan.workspace_bytes <= 512 * 2**20
+    rows = [0, 31, 32, 127]
+    out = plan.run(*inputs.args())[rows]
+    on_cpu = inputs.rows(rows).to("cpu")
+    exact = reference.oracle(*on_cpu.args(), window=inputs.window)
+    assert relative_l2(out, exact) <= ORACLE_REL_L2
