@@ -29,6 +29,10 @@ Buffers = dict[str, Any]  # tensors and sizes, by name
 # pools of them doubled fit the unified buffer, where 32 do not.
 RUN_COLUMNS = 16
 
+# Elements of a block: rows that other memory lies between are whole blocks apart, so that a row
+# of bf16 begins where Ascend's 32 bytes and a GPU's loads of 16 do.
+BLOCK = 16
+
 # An axis is where its letter stands; wo_b's second entry, G*R, has a part for every group too.
 _LETTER: dict[Axis, str] = {"tokens": "N", "groups": "G"}
 
@@ -36,7 +40,8 @@ _LETTER: dict[Axis, str] = {"tokens": "N", "groups": "G"}
 @dataclass(frozen=True)
 class Buffer:
     """shape: entries apart by blanks, each a letter or a product of letters. dtype: of a tensor, or
-    `int` for a plain number. wider: a dtype that a caller may want instead."""
+    `int` for a plain number. wider: a dtype that a caller may want instead. apart: whether other
+    memory may lie between what stands along the first axis, as in a slice of something wider."""
 
     name: str
     shape: str
@@ -44,6 +49,7 @@ class Buffer:
     lifetime: Lifetime
     meaning: str
     wider: torch.dtype | None = None
+    apart: bool = False
 
     @functools.cached_property
     def axes(self) -> dict[Axis, int]:
@@ -61,7 +67,7 @@ def _table() -> Iterator[Buffer]:
     bf16, fp32, int32, int8 = torch.bfloat16, torch.float32, torch.int32, torch.int8
 
     # The arguments of prefill_sparse_attn, in its order (spec section 3).
-    yield Buffer("q", "N H C", bf16, "call", "rotated queries")
+    yield Buffer("q", "N H C", bf16, "call", "rotated queries", apart=True)
     yield Buffer("ori_kv", "ori_pages B C", bf16, "cache", "window ring: history before the chunk")
     yield Buffer("ori_block_table", "ori_entries", int32, "cache", "physical pages of the ring")
     yield Buffer("kv_overlay", "T C", bf16, "call", "the chunk's own KV; K and V are one row")
@@ -71,10 +77,9 @@ def _table() -> Iterator[Buffer]:
     yield Buffer("cmp_sparse_lens", "N", int32, "call", "usable prefix of a row of indices")
     yield Buffer("attn_sink", "H", fp32, "weights", "logit in the softmax's denominator only")
     yield Buffer("num_tokens", "", int, "call", "live tokens, 0..T; later output rows are zeros")
-    yield Buffer(
-        "freqs_cos", "N P", bf16, "call", "RoPE table; its first P/2 columns are used", wider=fp32
-    )
-    yield Buffer("freqs_sin", "N P", bf16, "call", "likewise", wider=fp32)
+    rope = "RoPE table; its first P/2 columns are used"
+    yield Buffer("freqs_cos", "N P", bf16, "call", rope, wider=fp32, apart=True)
+    yield Buffer("freqs_sin", "N P", bf16, "call", "likewise", wider=fp32, apart=True)
     yield Buffer("wo_a", "G R J", bf16, "weights", "first output projection")
     yield Buffer("wo_b", "D G*R", int8, "weights", "second output projection")
     yield Buffer("wo_b_scale", "D", fp32, "weights", "scale of wo_b per output channel")
@@ -84,8 +89,10 @@ def _table() -> Iterator[Buffer]:
     yield Buffer("seq_lens", "S", int32, "batch", "KV length of a request, this step included")
     yield Buffer("ori_tables", "ori_table_size", int32, "batch", "page tables, rows at a stride")
     yield Buffer("cmp_tables", "cmp_table_size", int32, "batch", "likewise, of cmp_kv")
-    yield Buffer("ori_indices", "N W", int32, "batch", "rows page*B + offset instead of a window")
-    yield Buffer("cmp_indices", "N I", int32, "batch", "compressed slots of the token's request")
+    listed = "rows page*B + offset instead of a window"
+    yield Buffer("ori_indices", "N W", int32, "batch", listed, apart=True)
+    listed = "compressed slots of the token's request"
+    yield Buffer("cmp_indices", "N I", int32, "batch", listed, apart=True)
 
     yield Buffer("request", "N", int32, "chunk", "a token's request, -1 where it is dead")
     yield Buffer("position", "N", int32, "chunk", "a token's position in it, -1 where it is dead")

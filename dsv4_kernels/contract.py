@@ -7,6 +7,7 @@ device. Wrong values - an index out of range, say - are dealt with inside the ke
 from __future__ import annotations
 
 import functools
+import math
 import operator
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dsv4_kernels.buffers import BUFFERS
+from dsv4_kernels.buffers import BLOCK, BUFFERS
 
 Entries = tuple[tuple[str | int, ...], ...]  # of a shape, each a product of factors
 
@@ -72,13 +73,32 @@ class Contract:
         return number
 
     def buffer(self, name: str, value: Any, argument: str | None = None) -> torch.Tensor:
-        """A tensor with the shape and dtype of the buffer of this name."""
+        """A tensor with the shape and dtype of the buffer of this name; of one whose rows may lie
+        apart, {name}_stride is bound to the elements from one to the next."""
         buffer = BUFFERS[name]
         dtype = buffer.dtype
         assert isinstance(dtype, torch.dtype), f"{name} is a number"
         if buffer.wider is not None and getattr(value, "dtype", None) == buffer.wider:
             dtype = buffer.wider
-        return self.tensor(argument or name, value, self._own(buffer.shape), dtype)
+        shape = self._own(buffer.shape)
+        if not buffer.apart:
+            return self.tensor(argument or name, value, shape, dtype)
+        tensor = self.tensor(argument or name, value, shape, dtype, apart=True)
+        self.sizes[f"{name}_stride"] = self.row_stride(argument or name, tensor)
+        return tensor
+
+    def require_packed(self, name: str, row: int) -> None:
+        """Nothing lies between the rows, of so many elements, of a buffer that `buffer` bound."""
+        stride = self.sizes[f"{name}_stride"]
+        self.require(stride == row, name, f"contiguous, rows of {row}", f"rows {stride} apart")
+
+    def row_stride(self, argument: str, tensor: torch.Tensor) -> int:
+        """Elements from a row of the tensor to the next."""
+        stride = tensor.stride(0) if len(tensor) > 1 else math.prod(tensor.shape[1:])
+        if tensor.is_floating_point() and not tensor.is_contiguous():
+            rows = f"rows whole {BLOCK}-element blocks apart"
+            self.require(stride % BLOCK == 0, argument, rows, f"{stride} elements")
+        return stride
 
     def by_name(
         self,

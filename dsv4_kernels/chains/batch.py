@@ -341,7 +341,8 @@ def sparse_attn(
     host: lengths, tables and live tokens are the device's.
 
     Args:
-        q: queries, rotated; T is a capacity, query_start_loc[S] of them are live.
+        q: queries, rotated; T is a capacity, query_start_loc[S] of them are live. Tokens may lie a
+            multiple of 16 elements apart, and those of the RoPE tables; those of a list any number.
         ori_kv, ori_block_table: window rows by position, this step's written already: row
             position % B1 of page table[request, position // B1]. Pages of a pool may lie a
             multiple of C elements apart, rows of a table any number; what is between is not read.
@@ -477,9 +478,9 @@ def layout_of(
 
     widths = {}
     for name, letter in (("ori_indices", "W"), ("cmp_indices", "I")):
-        widths[name] = _list_width(contract, name, named[name], f"T {letter}")
+        widths[name], stride = _list_width(contract, name, named[name], f"T {letter}")
         source = name if named[name] is not None else "seq_lens"
-        flat[name] = (source, (T, widths[name] or 0), (widths[name] or 0, 1))
+        flat[name] = (source, (T, widths[name] or 0), (stride, 1))
     ori_rows = numbers["ori_pages_count"] * B["ori"]
     contract.require(
         widths["ori_indices"] is None or page_shift(B["ori"]) >= 0 or ori_rows <= 2**24,
@@ -496,8 +497,9 @@ def layout_of(
         table = _by_token(named[name])
         wide = getattr(table, "dtype", None) == torch.float32
         dtype = torch.float32 if wide else torch.bfloat16
-        P = contract.tensor(name, table, "T P", dtype).shape[1]
-        flat[name.replace("rope", "freqs")] = (name, (T, P), (P, 1))
+        table = contract.tensor(name, table, "T P", dtype, apart=True)
+        strides = (contract.row_stride(name, table), 1)
+        flat[name.replace("rope", "freqs")] = (name, tuple(table.shape), strides)
     for name in ("query_start_loc", "seq_lens"):
         contract.buffer(name, named[name])
     if (token_map := named["token_map"]) is not None:
@@ -530,14 +532,16 @@ def _pool_rows(contract: Contract, named: Mapping[str, Any], pool: str) -> tuple
     return total, B, stride // C
 
 
-def _list_width(contract: Contract, name: str, value: Any, shape: str) -> int | None:
-    """Columns of a list [T, n] or [T, 1, n]; None where there is none."""
+def _list_width(contract: Contract, name: str, value: Any, shape: str) -> tuple[int | None, int]:
+    """Columns of a list [T, n] or [T, 1, n], None where there is none; elements from a row to the
+    next."""
     if value is None:
-        return None
+        return None, 0
     contract.plain(name, value)
     if isinstance(value, torch.Tensor) and value.dim() == 3 and value.shape[1] == 1:
         value = value.squeeze(1)
-    return contract.tensor(name, value, shape, torch.int32).shape[1]
+    value = contract.tensor(name, value, shape, torch.int32, apart=True)
+    return value.shape[1], contract.row_stride(name, value)
 
 
 def _by_token(table: Any) -> Any:

@@ -23,27 +23,36 @@ class Signature:
     def __init__(self, arguments: Mapping[str, Any]) -> None:
         tensors = {k: v for k, v in arguments.items() if isinstance(v, torch.Tensor)}
         self._facts = {
-            name: (value.shape, value.dtype, value.device)
+            name: (value.shape, value.stride(), value.dtype, value.device)
             for name, value in tensors.items()
-            if value.is_contiguous()
+            if value.layout == torch.strided
         }
-        self.nbytes = {name: value.nbytes for name, value in tensors.items()}
+        self.nbytes = {name: _span(value) for name, value in tensors.items()}
         others = ((name, type(value)) for name, value in arguments.items() if name not in tensors)
         self.key = (*self._facts.items(), *others)
 
     def fits(self, arguments: Mapping[str, Any]) -> bool:
         """Whether the tensors among `arguments` are as they were. Called at every run."""
-        for name, (shape, dtype, device) in self._facts.items():
+        for name, (shape, stride, dtype, device) in self._facts.items():
             value = arguments[name]
             if (
                 not isinstance(value, torch.Tensor)
+                or value.layout != torch.strided
                 or value.shape != shape
+                or value.stride() != stride
                 or value.dtype is not dtype
                 or value.device != device
-                or not value.is_contiguous()
             ):
                 return False
         return True
+
+
+def _span(tensor: torch.Tensor) -> int:
+    """Bytes from its first element to its last."""
+    if tensor.numel() == 0 or tensor.layout != torch.strided:
+        return 0
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return (1 + sum((n - 1) * step for n, step in steps)) * tensor.element_size()
 
 
 @dataclass

@@ -83,6 +83,8 @@ def _finish_kernel(
 def _check(contract: Contract) -> None:
     H, P, G, J = (contract[letter] for letter in ("H", "P", "G", "J"))
     contract.power_of_two("P", "o_rope", low=MIN_ROPE_DIM)
+    for name in ("freqs_cos", "freqs_sin"):
+        contract.require_packed(name, P)
     C = G * J // H if H and G * J % H == 0 else 0
     contract.require(
         contract["N"] * G * J == 0 or (G > 0 and H % G == 0 and C >= P and C & (C - 1) == 0),

@@ -19,6 +19,7 @@ import torch
 import triton
 import triton.language as tl
 
+from dsv4_kernels.buffers import BLOCK
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import moved_of_heads
@@ -81,6 +82,8 @@ def _inverse_rope_kernel(
     freqs_cos_ptr,  # [N, P] bf16 or fp32
     freqs_sin_ptr,  # [N, P] bf16 or fp32
     o_packed_ptr,  # [G, N, J] bf16
+    cos_blocks,  # from a token's row to the next, in blocks of BLOCK
+    sin_blocks,
     N,
     first_group,
     group_count,
@@ -90,6 +93,7 @@ def _inverse_rope_kernel(
     P: tl.constexpr,
     BLOCK_H: tl.constexpr,
     INTERLEAVED: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     HG: tl.constexpr = H // G
     HEAD_TILES: tl.constexpr = (HG + BLOCK_H - 1) // BLOCK_H
@@ -100,7 +104,9 @@ def _inverse_rope_kernel(
 
         rows_ptr = o_rope_ptr + (t * H + g * HG) * P + h_local[:, None] * P
         x = tl.load(rows_ptr + p[None, :], mask=in_group, other=0.0)
-        y = turned_back(x, freqs_cos_ptr + t * P, freqs_sin_ptr + t * P, P, BLOCK_H, INTERLEAVED)
+        cos_ptr = freqs_cos_ptr + t * cos_blocks * BLOCK
+        sin_ptr = freqs_sin_ptr + t * sin_blocks * BLOCK
+        y = turned_back(x, cos_ptr, sin_ptr, P, BLOCK_H, INTERLEAVED)
         alive = tl.load(live_slots_ptr + t) > 0
         y = tl.where(alive, y, 0.0)
 
@@ -127,11 +133,12 @@ def _launch(
     return Launch(
         _inverse_rope_kernel,
         target.grid("vector", heads_tasks(contract, tiles.block_h)),
-        ("o_rope", "live_slots", "freqs_cos", "freqs_sin", "o_packed", N,
+        ("o_rope", "live_slots", "freqs_cos", "freqs_sin", "o_packed",
+         contract["freqs_cos_stride"] // BLOCK, contract["freqs_sin_stride"] // BLOCK, N,
          contract.groups.start, len(contract.groups)),
         dict(
             H=H, G=G, C=J // (H // G), P=P, BLOCK_H=tiles.block_h, INTERLEAVED=interleaved,
-            **tiles.options(target),
+            BLOCK=BLOCK, **tiles.options(target),
         ),
     )  # fmt: skip
 

@@ -79,6 +79,7 @@ def _check(contract: Contract, sharers: int = 1) -> None:
     KP = contract["KP"]
     contract.require(KP % BLOCK_COLUMNS == 0, "kv", "KP a multiple of 128", f"KP = {KP}")
     contract.power_of_two("C", "q", low=FRACTAL)
+    contract.require_packed("q", contract["H"] * contract["C"])  # a tile has rows of X tokens
 
 
 def _launch(contract: Contract, target: Target, tiles: QkTiles) -> Launch:

@@ -21,6 +21,7 @@ import torch
 import triton
 import triton.language as tl
 
+from dsv4_kernels.buffers import BLOCK
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, attention_flop, moved
@@ -90,6 +91,7 @@ def _qk_softmax_pv_kernel(
     l_ptr,  # [N, NB, H] fp32
     o_ptr,  # [N, NB, H, C] fp32
     softmax_scale,
+    q_blocks,  # from a token's queries to the next, in blocks of BLOCK
     N,
     NB,
     heads,
@@ -100,6 +102,7 @@ def _qk_softmax_pv_kernel(
     TASK_H: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_K: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     # One task: TASK_H heads of one block of one token, KV loaded once for them. What looks as if it
     # could be known at compile time keeps the Ascend compiler from giving something up: without a
@@ -122,7 +125,7 @@ def _qk_softmax_pv_kernel(
                 for h0 in range(0, TASK_H, BLOCK_H):
                     h = task % HEAD_TASKS * TASK_H + h0 + tl.arange(0, BLOCK_H)
                     in_heads = h < heads
-                    q_rows_ptr = q_ptr + t * H * C + h[:, None] * C
+                    q_rows_ptr = q_ptr + t * q_blocks * BLOCK + h[:, None] * C
                     q = tl.load(q_rows_ptr + c[None, :], mask=in_heads[:, None], other=0.0)
 
                     scores = tl.dot(q, tl.trans(kv)) * softmax_scale + bias[None, :]
@@ -162,10 +165,11 @@ def _launch(contract: Contract, target: Target, tiles: QkSoftmaxPvTiles) -> Laun
     return Launch(
         _qk_softmax_pv_kernel,
         target.grid("cube", U * NB * triton.cdiv(H, task_h)),
-        ("q", "kv", "bias", "live_blocks", "m", "l", "o", contract["softmax_scale"], N, NB, H),
+        ("q", "kv", "bias", "live_blocks", "m", "l", "o", contract["softmax_scale"],
+         contract["q_stride"] // BLOCK, N, NB, H),
         dict(
             H=H, C=C, X=X, KV_STAYS=kv_stays, TASK_H=task_h, BLOCK_H=tiles.block_h,
-            BLOCK_K=BLOCK_COLUMNS, **tiles.options(target),
+            BLOCK_K=BLOCK_COLUMNS, BLOCK=BLOCK, **tiles.options(target),
         ),
     )  # fmt: skip
 

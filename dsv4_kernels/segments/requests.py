@@ -201,6 +201,7 @@ def _resolve_requests_kernel(
     cmp_base,
     S,
     N,
+    W,  # from a token's list to the next, and I likewise
     I,
     cmp_columns,
     KP,
@@ -242,7 +243,7 @@ def _resolve_requests_kernel(
                 if k0 < WINDOW:
                     if ORI_LISTED:
                         inside = column < WINDOW
-                        slot_ptr = ori_indices_ptr + t * WINDOW + column
+                        slot_ptr = ori_indices_ptr + t * W + column
                         slot = tl.load(slot_ptr, mask=inside, other=-1)
                         live = (slot >= 0) & (slot < ori_pages * ORI_B)
                         gaps = page_of(slot, ORI_B, ORI_SHIFT) * (ori_page_rows - ORI_B)
@@ -264,7 +265,9 @@ def _resolve_requests_kernel(
                             if WINDOW % BLOCK_K != 0:
                                 # In the block where the window ends the list begins in its midst:
                                 # its lanes are clamped, which Ascend loads one by one.
-                                at = tl.minimum(tl.maximum(place, 0), tl.maximum(I - 1, 0))
+                                at = tl.minimum(
+                                    tl.maximum(place, 0), tl.maximum(cmp_columns - 1, 0)
+                                )
                             slot = tl.load(cmp_indices_ptr + t * I + at, mask=inside, other=-1)
                         else:
                             slot = place
@@ -321,7 +324,8 @@ def _launch_resolve(contract: Contract, target: Target, tiles: ResolveRequestsTi
         (
             "request", "position", "ori_tables", "cmp_tables", ori_list, listed, "rows", "bias",
             "runs", "live_blocks", "live_slots", *POOL_NUMBERS, cmp_base, contract["S"], N,
-            contract["I"], contract["cmp_columns"], contract["KP"],
+            contract["ori_indices_stride"], contract["cmp_indices_stride"],
+            contract["cmp_columns"], contract["KP"],
         ),
         dict(
             WINDOW=contract["window"], ORI_LISTED=bool(contract["ori_listed"]),

@@ -1,6 +1,7 @@
 """sparse_attn: a server's batches, against the raw entry, the oracle and themselves."""
 
 import dataclasses
+import inspect
 import os
 import subprocess
 import sys
@@ -11,10 +12,17 @@ import torch
 
 from adversary import INT32_MAX, INT32_MIN, SMALL
 from batches import EXTREMES, check, check_rows, on, run, same
-from dsv4_kernels import ContractError, SparseAttn, sparse_attn, token_map
+from dsv4_kernels import (
+    ContractError,
+    SparseAttn,
+    prefill_sparse_attn,
+    sparse_attn,
+    token_map,
+)
 from dsv4_kernels import device as devices
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.inputs.batch import Request, make_batch
+from dsv4_kernels.inputs.prefill import make_inputs
 from reference.batch import places
 
 MIXED = (Request(100, 3, key=1), Request(7, 7, key=2), Request(61, 1, key=3), Request(46, 9, key=4))
@@ -191,6 +199,67 @@ def test_rope_tables_by_layout_and_dtype(seed, device):
     assert (got - want).float().norm() < 0.02 * want.float().norm()
 
 
+def wider(tensor, left, right):
+    """The same values as columns of rows that hold NaN, or any bits, on both sides."""
+    fill = torch.nan if tensor.is_floating_point() else INT32_MAX
+    sides = [tensor.new_full((*tensor.shape[:-1], n), fill) for n in (left, right)]
+    whole = torch.cat([sides[0], tensor, sides[1]], dim=-1)
+    return whole[..., left : left + tensor.shape[-1]]
+
+
+@pytest.mark.parametrize("wave_tokens", [128, 7, 1])
+def test_rows_of_wider_tensors(wave_tokens, seed, device):
+    """Queries of some of the heads, cos and sin in one table, lists in a longer one: as slices."""
+    batch = make_batch(SMALL, MIXED, ratio=4, drafts=40, page_sizes=(16, 8), seed=seed)
+    want = check(batch, device)
+    heads = torch.cat([torch.full_like(batch.q, torch.nan), batch.q], dim=1)[:, SMALL.heads :]
+    assert batch.ori_indices is not None
+    assert batch.cmp_indices is not None
+    slices = dict(
+        q=heads, rope_cos=wider(batch.rope_cos, 0, 16), rope_sin=wider(batch.rope_sin, 48, 16),
+        cmp_indices=wider(batch.cmp_indices, 3, 2), ori_indices=wider(batch.ori_indices, 0, 1),
+    )  # fmt: skip
+    forms = dict(rope_cos=(1, 2), rope_sin=(1, 2), cmp_indices=(1,), ori_indices=())
+    for name, dims in forms.items():
+        for at in dims:
+            slices[name] = slices[name].unsqueeze(at)
+    for name, value in slices.items():
+        assert not value.is_contiguous(), name
+        one = dataclasses.replace(batch, **{name: value})
+        assert same(run(one, device, wave_tokens=wave_tokens), want), name
+    got = run(dataclasses.replace(batch, **slices), device, wave_tokens=wave_tokens)
+    assert same(got, want)
+
+
+def test_a_plan_takes_rows_of_any_stride(seed):
+    """One after the other; none is copied, as a change in place shows."""
+    batch = make_batch(SMALL, MIXED, ratio=4, seed=seed)
+    plan = SparseAttn(*batch.args(), **batch.options())
+    want = plan.run(*batch.args()).clone()
+    apart = torch.cat([batch.q, torch.full_like(batch.q[:, :2], torch.nan)], dim=1)
+    rest = batch.args()[1:]
+    for _ in range(2):
+        assert same(plan.run(apart[:, : SMALL.heads], *rest), want)
+        assert same(plan.run(*batch.args()), want)
+    apart[:, : SMALL.heads] *= 2
+    assert not same(plan.run(apart[:, : SMALL.heads], *rest), want)
+    into = apart.view(-1)[-128 - 20 * SMALL.hidden : -128].view(20, -1)  # its last rows
+    with pytest.raises(ContractError, match="`out` must be memory apart from `q`"):
+        plan.run(apart[:, : SMALL.heads], *rest, out=into)
+
+
+@pytest.mark.parametrize(("name", "segment"), [("q", "qk"), ("freqs_cos", "finish")])
+def test_attention_in_lanes_takes_rows_without_gaps(name, segment, seed):
+    """Its tiles have rows of several tokens: it says so, and reads none of them wrong."""
+    arguments = vars(make_inputs(SMALL, tokens=3, start=40, seed=seed))
+    apart = wider(arguments[name].flatten(1), 0, 64).view_as(arguments[name])
+    options = dict(window=SMALL.window, attention="lanes")
+    names = inspect.signature(prefill_sparse_attn).parameters
+    given = {key: value for key, value in arguments.items() if key in names} | {name: apart}
+    with pytest.raises(ContractError, match=f"^{segment}: `{name}` must be contiguous"):
+        prefill_sparse_attn(**given | options)
+
+
 @pytest.mark.parametrize("wave_tokens", [128, 8])
 def test_one_map_for_all_layers(wave_tokens, seed, device):
     batch = on(device, make_batch(SMALL, MIXED, ratio=4, capacity=24, seed=seed))
@@ -308,7 +377,12 @@ def test_a_graph_replays_other_batches_of_its_capacity(listed, npu, seed):
 
 WRONG = [
     ("q", lambda x: x.float(), r"\[T, H, C\] bfloat16"),
-    ("q", lambda x: x.transpose(0, 1).contiguous().transpose(0, 1), "contiguous"),
+    ("q", lambda x: x.transpose(0, 1).contiguous().transpose(0, 1), "contiguous along all but"),
+    ("q", lambda x: wider(x.flatten(1), 0, 8).unflatten(1, (8, 64)), "blocks apart"),
+    ("q", lambda x: x[:1].expand(20, -1, -1), "contiguous along all but"),
+    ("rope_cos", lambda x: wider(x, 0, 8), "blocks apart"),
+    ("rope_sin", lambda x: x.repeat(1, 2)[:, ::2], "contiguous along all but"),
+    ("cmp_indices", lambda x: x.repeat(1, 2)[:, ::2], "contiguous along all but"),
     ("ori_kv", lambda x: x[:, :, :, :32], "C=64"),
     ("ori_kv", lambda x: x[:, ::2], "contiguous along all but the first axis"),
     ("ori_kv", lambda x: x[:, :0], "B >= 1"),

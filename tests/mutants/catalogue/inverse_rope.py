@@ -70,8 +70,8 @@ MUTANTS = (
     ),
     mutant(
         "every token has the first one's position",
-        "tl.load(sin_ptr + pair)",
-        "tl.load(freqs_sin_ptr + pair)",
+        "freqs_sin_ptr + t * sin_blocks * BLOCK",
+        "freqs_sin_ptr",
         killed_by="test_undoes_rope",
     ),
     mutant(

@@ -23,14 +23,14 @@ BF16_P = "tl.dot(p.to(tl.bfloat16), kv)"
 MUTANTS = (
     mutant(
         "scores ten times as large",
-        'contract["softmax_scale"], N, NB',
-        '10.0 * contract["softmax_scale"], N, NB',
+        '"o", contract["softmax_scale"],',
+        '"o", 10.0 * contract["softmax_scale"],',
         killed_by="test_against_reference[64-2-8]",
     ),
     mutant(
         "scores of zero",
-        'contract["softmax_scale"], N, NB',
-        "0.0, N, NB",
+        '"o", contract["softmax_scale"],',
+        '"o", 0.0,',
         killed_by="test_against_reference[64-2-8]",
     ),
     mutant(
@@ -114,8 +114,8 @@ MUTANTS = (
     ),
     mutant(
         "two heads swapped",
-        "q_ptr + t * H * C + h[:, None] * C",
-        "q_ptr + t * H * C + (h ^ 1)[:, None] * C",
+        "q_ptr + t * q_blocks * BLOCK + h[:, None] * C",
+        "q_ptr + t * q_blocks * BLOCK + (h ^ 1)[:, None] * C",
         killed_by="test_against_reference[64-2-8]",
     ),
     mutant(
