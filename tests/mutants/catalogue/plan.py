@@ -230,4 +230,10 @@ MUTANTS = (
         "            if True:\n                yield\n            if True:\n",
         killed_by="test_a_plan_on_two_streams_keeps_its_runs_apart_after_a_failure",
     ),
+    turns(
+        "an output that is made late is kept for no stream",
+        "        for stream in self._streams:\n            devices.keep_for(tensor, stream)\n",
+        "",
+        killed_by="test_the_allocator_keeps_the_memory_for_every_stream_that_ran",
+    ),
 )
