@@ -55,6 +55,10 @@ def _set_l1(site: Site, name: re.Match[str], operands: tuple[Any, ...]) -> list[
     return [Work("MTE2", (), (l1,), lambda: l1.put(value))]
 
 
+# CANN's QuantMode_t::F322BF16: a cast on the way out, no scale.
+_F32_TO_BF16 = 16
+
+
 def _fixpipe(site: Site, name: re.Match[str], operands: tuple[Any, ...]) -> list[Instruction]:
     """L0C to GM, row-major; a bf16 target rounds to nearest even.
 
@@ -62,7 +66,8 @@ def _fixpipe(site: Site, name: re.Match[str], operands: tuple[Any, ...]) -> list
     to included: the vector core masks them.
     """
     l0c, gm, quant, relu, split, unit_flag = operands
-    if quant or relu or split or unit_flag:
+    casts = quant == _F32_TO_BF16 and gm.bits == 16
+    if (quant and not casts) or relu or split or unit_flag:
         raise ValueError(f"{name[0]}: no model of quantisation, ReLU, split or unit flags")
     rows, columns = gm.shape
     if not gm.elements:
