@@ -79,14 +79,14 @@ def measure(made: tuple[Callable[[], Any], tuple[Any, ...]]) -> dict[str, float]
                 launch.kernel[launch.grid](*values, **launch.constants)
 
         with devices.on(arguments[0]):
-            times = _in_turns([lambda: plan.run(*arguments), alone])
+            times = in_turns([lambda: plan.run(*arguments), alone])
     return dict(run_us=times[0], launches_us=times[1], launches=len(launched))
 
 
-def _in_turns(calls: list[Callable[[], Any]]) -> list[float]:
+def in_turns(calls: list[Callable[[], Any]], runs: int = RUNS) -> list[float]:
     """Median microseconds of this thread's processor for every call, which take turns."""
     samples: list[list[float]] = [[] for _ in calls]
-    for _ in range(RUNS):
+    for _ in range(runs):
         for call, sample in zip(calls, samples, strict=True):
             begin = time.thread_time()
             call()

@@ -15,9 +15,10 @@ Workspaces are kept by shape and device, the latest `MOST_KEPT`, and all layers 
 them. What runs inside a capture has to have run before, with the same shapes and outside of one:
 `warm` does that. All is issued to the current stream.
 
-What torch's dispatcher and the look-up of the workspace cost a call beside `PrefillSparseAttn.run`:
-about 50 us of host time (57 against 6 with the launches left out, out form, 16 tensors; a shared
-x86 core, torch 2.13, 2026-11-26). A graph's replay pays nothing of it.
+What torch's dispatcher and the look-up of the workspace cost a call beside a plan's run, by
+`python -m bench.op_cost` with the kernels taken out: 30 us of host time for `prefill_sparse_attn`
+(305 against 275) and 65 us for `sparse_attn` (507 against 442), out forms, 8 tokens of FLASH (two
+shared x86-64 cores, CPU, torch 2.13, 2026-11-26). A graph's replay pays nothing of it.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def _sparse_out(
 ) -> None:
     named = dict(zip(batch.ARGUMENTS, args, strict=True))
     named |= dict(ori_indices=ori_indices, token_map=token_map)
-    options = dict(
+    options: dict[str, Any] = dict(
         compress_ratio=compress_ratio, window=window, softmax_scale=softmax_scale,
         max_seq_len=max_seq_len, rope_layout=rope_layout, schedule=schedule,
     )  # fmt: skip
@@ -179,7 +180,7 @@ def _sparse_out(
         sizes.append(_size(named["cmp_block_table"])[1:])
     plan = kept.get(
         batch.OP,
-        named["q"],
+        args[0],
         (*sizes, token_map is None, *options.values()),
         lambda: batch.BatchPlan(named, executor=executors.in_order, **options),
     )
