@@ -135,7 +135,7 @@ def bench_attention_rival(
 @pytest.mark.parametrize(("part", "runner", "work"), PRODUCTS)
 def bench_product(part: str, runner: str, work: Callable[[Buffers], Any], timed: Timed) -> None:
     """From packed heads to the output, and its two products alone."""
-    buffers = workloads.handed_over(PRESET, TOKENS, "decoupled")
+    buffers = workloads.handed_over(PRESET, TOKENS)
     cost = races.cost_of(part, buffers)
     subjects = [races.by_group(buffers) for _ in range(clock.copies(cost.bytes, DEVICE))]
     race(subjects, work, JUDGES[part], cost, timed, row(part, runner))

@@ -31,7 +31,10 @@ from reference.slots import named_rows
 # row does not depend on its neighbours (the tests see to that), so any will do.
 JUDGED_ROWS = 16
 
-DECOUPLED = {node.name for node in wave_nodes(PRESETS["FLASH"], 1)}  # segments of that schedule
+# How a chain is asked to be of each form, and the segments that it has then; the first that has a
+# segment is where its buffers come from.
+_FORMS: tuple[dict[str, Any], ...] = ({}, dict(schedule="row_barrier"), dict(attention="lanes"))
+SEGMENTS_OF = [{node.name for node in wave_nodes(PRESETS["FLASH"], 1, **form)} for form in _FORMS]
 
 
 @functools.lru_cache(maxsize=2)  # a chunk of PRO is 0.3 GiB, and benches come chunk by chunk
@@ -90,8 +93,8 @@ def chain_calls(
     return calls, outputs[0]
 
 
-@functools.lru_cache(maxsize=2)  # benches come preset by preset, with two schedules each
-def handed_over(preset: str, tokens: int, schedule: str) -> Buffers:
+@functools.lru_cache(maxsize=3)  # benches come preset by preset, with three forms each
+def handed_over(preset: str, tokens: int, form: int = 0) -> Buffers:
     """All buffers of a chunk of one wave, as its segments leave them."""
     inputs = chunk(preset, tokens)
     kept: Buffers = {}
@@ -105,9 +108,9 @@ def handed_over(preset: str, tokens: int, schedule: str) -> Buffers:
         *inputs.args(),
         window=inputs.window,
         wave_tokens=inputs.q.shape[0],
-        schedule=schedule,
         groups_per_launch=inputs.wo_a.shape[0],
         executor=executor,
+        **_FORMS[form],
     )
     return kept | {"attn_out": out}
 
@@ -115,8 +118,8 @@ def handed_over(preset: str, tokens: int, schedule: str) -> Buffers:
 def segment_buffers(segment: Segment, preset: str, tokens: int) -> Buffers:
     """What `segment` takes, and its outputs, not yet written: of what it updates, the rest is
     passed through, and may be any bits."""
-    schedule = "decoupled" if segment.name in DECOUPLED else "row_barrier"
-    buffers = handed_over(preset, tokens, schedule)
+    form = next(i for i, names in enumerate(SEGMENTS_OF) if segment.name in names)
+    buffers = handed_over(preset, tokens, form)
     outputs = {name: poisoned_like(v) for name, v in segment.outputs_of(buffers).items()}
     return segment.inputs_of(buffers) | outputs
 

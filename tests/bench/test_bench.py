@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from adversary import SMALL
-from bench import clock, rivals
+from bench import clock, rivals, workloads
 from bench.roof import Roof
 from dsv4_kernels import device as devices
 from dsv4_kernels.inputs.prefill import LAYER_RATIOS, make_inputs
+from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.cost import Cost
 from reference import bounds, oracle
 
@@ -131,3 +132,8 @@ def test_a_cpu_is_benched_only_if_asked_for(pytestconfig):
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "say nothing about one: --cpu" in done.stderr
+
+
+def test_every_segment_is_in_a_form_that_a_bench_knows():
+    """Its buffers come from a chain of that form."""
+    assert {*SEGMENTS} == set().union(*workloads.SEGMENTS_OF)

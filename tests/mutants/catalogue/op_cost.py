@@ -1,4 +1,4 @@
-"""The bench of the operators' host time."""
+"""The benches of the operators' host time and of segments."""
 
 from functools import partial
 
@@ -21,5 +21,13 @@ MUTANTS = (
         "a run is timed twice a turn",
         "plan.run(*args, out=out),",
         "(plan.run(*args, out=out), plan.run(*args, out=out)),",
+    ),
+    mutant(
+        "segments of attention in lanes have no buffers to be timed on",
+        '(schedule="row_barrier"), dict(attention="lanes"))',
+        '(schedule="row_barrier"))',
+        file="bench/workloads.py",
+        tests="tests/bench/test_bench.py",
+        killed_by="test_every_segment_is_in_a_form_that_a_bench_knows",
     ),
 )
