@@ -94,7 +94,8 @@ class Contract:
 
     def row_stride(self, argument: str, tensor: torch.Tensor) -> int:
         """Elements from a row of the tensor to the next."""
-        stride = tensor.stride(0) if len(tensor) > 1 else math.prod(tensor.shape[1:])
+        many = len(tensor) > 1 and tensor.numel()
+        stride = tensor.stride(0) if many else math.prod(tensor.shape[1:])
         if tensor.is_floating_point() and not tensor.is_contiguous():
             rows = f"rows whole {BLOCK}-element blocks apart"
             self.require(stride % BLOCK == 0, argument, rows, f"{stride} elements")

@@ -19,7 +19,7 @@ def pv(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(o_heads [N, G, J] bf16, its rope columns zeros for `finish` to fill; o_rope [N, H, P] fp32).
 
-    o is the fp32 nearest to the exact sum over the live blocks, zeros where there are none.
+    o is the fp32 nearest to the exact sum over the live blocks; `finish` clears tokens with none.
     """
     N, H, C = *p.shape[:2], kv.shape[2]
     p, kv = _live(p, kv, live_blocks, sharers)
@@ -40,10 +40,15 @@ def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
     o_heads = want["o_heads"].cpu().view(N, H, C)
     allowed = narrowed(p @ kv, error, o_heads).view(N, G, H // G * C)
     rope_columns = torch.arange(H // G * C) % C >= C - P
+    nothing = (live_blocks <= 0).repeat_interleave(inputs.get("sharers", 1))[:N, None, None]
     because = "KP terms in any parts, then one rounding: equal, unless the error reaches a tie"
     return {
-        "o_heads": Bound(allowed, because, left=rope_columns.expand(allowed.shape)),
-        "o_rope": Bound(error[..., C - P :], "KP terms in any parts, not rounded"),
+        "o_heads": Bound(allowed, because, left=rope_columns | nothing.expand(allowed.shape)),
+        "o_rope": Bound(
+            error[..., C - P :],
+            "KP terms in any parts, not rounded",
+            left=nothing.expand(N, H, P),
+        ),
     }
 
 

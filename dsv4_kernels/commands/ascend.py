@@ -157,11 +157,11 @@ def _save(compiled: Compiled[AscendKernel], folder: Path) -> None:
 
 def _plan_table(rows: Sequence[AscendRow], where: str, verbose: bool) -> Table:
     limits = next((row.plan.limits for row in rows if row.plan is not None), {})
-    title = f"compiled for {where}: cores, and KiB per core"
+    room = ", ".join(f"{memory} {size // 1024}" for memory, size in limits.items())
+    title = f"compiled for {where}: cores, and KiB per core" + (f" of {room}" if room else "")
     table = terminal.table(title, "segment", "core")
     for memory in ("UB", "L1", "L0C"):
-        of = f" of {limits[memory] // 1024}" if limits else ""
-        table.add_column(memory + of, justify="right")
+        table.add_column(memory, justify="right")
     for heading in ("scratch", "retry"):
         table.add_column(heading, justify="right")
     table.add_column("")

@@ -51,10 +51,11 @@ class ProjATiles(Tiles):
 
     def fitted(self, contract: Contract, target: Target) -> ProjATiles:
         """For few tokens a tile that holds all of them: the weights are the floor, and 8 tokens
-        move less than a tenth more (`tile_of_few`)."""
+        move less than a tenth more (`tile_of_few`). 128 columns at most: of 256 the cube's L0B has
+        room for 64 products at a time, and a token would have other bits than among many."""
         if target.kind == "cuda" or contract["N"] > FEW_TOKENS:
             return self
-        block_t, block_r = tile_of_few(contract, contract["R"], target.cube_programs)
+        block_t, block_r = tile_of_few(contract, contract["R"], target.cube_programs, (128,))
         return replace(self, block_t=block_t, block_r=block_r)
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:

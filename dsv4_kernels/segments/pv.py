@@ -83,24 +83,19 @@ def _columns(
     o_quarter = tl.zeros((BLOCK_R, WIDTH // 4), tl.float32)
     o_eighth = tl.zeros((BLOCK_R, WIDTH // 8), tl.float32)
     o_last = tl.zeros((BLOCK_R, LAST), tl.float32)
-    # At least once: an accumulator that never ran is not zero on Ascend. The one block is then
-    # of zeros, and nothing of it is read.
-    for b in range(tl.maximum(blocks, 1)):
-        live = b * BLOCK_K + k < blocks * BLOCK_K
-        p_mask = inside & live[None, :]
-        p = tl.load(p_rows_ptr + b * BLOCK_K + k[None, :], mask=p_mask, other=0.0)
+    for b in range(blocks):
+        p = tl.load(p_rows_ptr + b * BLOCK_K + k[None, :], mask=inside, other=0.0)
         v_ptr = kv_ptr + b * BLOCK_K * C + k[:, None] * C
-        v_mask = live[:, None]
         if LAST <= WIDTH // 2:
-            v = tl.load(v_ptr + half[None, :], mask=v_mask, other=0.0)
+            v = tl.load(v_ptr + half[None, :])
             o_half = tl.dot(p, v, o_half)
         if LAST <= WIDTH // 4:
-            v = tl.load(v_ptr + WIDTH // 2 + quarter[None, :], mask=v_mask, other=0.0)
+            v = tl.load(v_ptr + WIDTH // 2 + quarter[None, :])
             o_quarter = tl.dot(p, v, o_quarter)
         if LAST <= WIDTH // 8:
-            v = tl.load(v_ptr + WIDTH // 4 * 3 + eighth[None, :], mask=v_mask, other=0.0)
+            v = tl.load(v_ptr + WIDTH // 4 * 3 + eighth[None, :])
             o_eighth = tl.dot(p, v, o_eighth)
-        v = tl.load(v_ptr + WIDTH - LAST + last[None, :], mask=v_mask, other=0.0)
+        v = tl.load(v_ptr + WIDTH - LAST + last[None, :])
         o_last = tl.dot(p, v, o_last)
     if LAST <= WIDTH // 2:
         tl.store(out_rows_ptr + half[None, :], o_half.to(tl.bfloat16), mask=inside)
@@ -138,10 +133,13 @@ def _pv_kernel(
     ROW_TILES: tl.constexpr = (X * H + BLOCK_R - 1) // BLOCK_R
     PARTS: tl.constexpr = C // WIDTH
     r = tl.arange(0, BLOCK_R)
-    for task in range(tl.program_id(0), tl.cdiv(N, X) * ROW_TILES * PARTS, tl.num_programs(0)):
+    tasks = tl.minimum(KP, 1) * tl.cdiv(N, X) * ROW_TILES * PARTS  # none without columns
+    for task in range(tl.program_id(0), tasks, tl.num_programs(0)):
         part = task % PARTS
         u, first, inside = rows_task(task // PARTS, N, H, X, ROW_TILES, BLOCK_R)
-        blocks = tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K)
+        # At least once: an accumulator that never ran is not zero on Ascend, nor is one that is
+        # fed from a masked load of nothing. `finish` clears what a dead block then leaves here.
+        blocks = tl.maximum(tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K), 1)
         p_rows_ptr = p_ptr + first * KP + r[:, None].to(tl.int64) * KP
         tile_ptr = kv_ptr + u * KP * C
         o_rows_ptr = o_heads_ptr + first * C + r[:, None] * C
@@ -219,8 +217,8 @@ def pv(
 
     Args:
         p, kv: as `softmax` and gather_kv write them; KP is a multiple of 128.
-        live_blocks: how many blocks of a tile of X tokens to add up; later ones are not read. A
-            tile with none gets zeros.
+        live_blocks: how many blocks of a tile of X tokens to add up; later ones are not read. What
+            a tile with none gets is not defined: `finish` makes zeros of it.
         groups: G, a divisor of H.
         rope_dim: P, a power of two up to C.
         sharers: X, as resolve_slots takes it. A row of KV that is NaN or Inf reaches all X tokens.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import triton
 import triton.language as tl
@@ -37,12 +37,14 @@ def matmul_tasks(contract: Contract, columns: int, block_t: int, block_n: int) -
 FEW_TOKENS = 64  # that a tile of 256 columns has room for: 64 KiB of L0C, which two tasks share
 
 
-def tile_of_few(contract: Contract, columns: int, cores: int) -> tuple[int, int]:
+def tile_of_few(
+    contract: Contract, columns: int, cores: int, widths: Sequence[int] = (256, 128)
+) -> tuple[int, int]:
     """Rows and columns of a matmul's tile where its tokens are few, in one tile of 16, 32 or 64.
 
     A task then reads the activations of all tokens and its columns' weights, once: N + width rows.
-    Of 256 and 128 columns, what leaves the busiest core fewer of them; of equals the wider, which
-    moves less in all. Not of 64: at N = 8 activations would add an eighth to the weights, although
+    Of the widths, what leaves the busiest core fewer of them; of equals the wider, which moves
+    less in all. Not of 64: at N = 8 activations would add an eighth to the weights, although
     a rank of one group leaves most cores idle with 128.
     """
     N = contract["N"]
@@ -51,7 +53,7 @@ def tile_of_few(contract: Contract, columns: int, cores: int) -> tuple[int, int]
         tasks = len(contract.groups) * triton.cdiv(columns, width)
         return triton.cdiv(tasks, cores) * (N + width)
 
-    return max(FRACTAL, triton.next_power_of_2(N)), min((256, 128), key=busiest)
+    return max(FRACTAL, triton.next_power_of_2(N)), min(widths, key=busiest)
 
 
 @triton.jit

@@ -59,7 +59,7 @@ REPORTED = {
     ("inverse_rope", "partial"): 11,
     ("proj_a", "partial"): 5,
     ("group_quant", "partial"): 17,
-    ("proj_b", "partial"): 6,
+    ("proj_b", "partial"): 4,
     ("dequant_sum", "partial"): 20,
     ("row_quant", "partial"): 17,
     ("proj_b_dequant", "partial"): 22,

@@ -30,10 +30,10 @@ SMALL = cases(PARTIAL, tokens=5, live=4)
 def _full_tiles() -> dict[str, Case]:
     """128 rows of tokens fill a tile of the projections; the others have tiles of their own."""
     few, many = cases(FULL, tokens=8, live=7), cases(FULL, tokens=128, live=127)
-    projections = ("proj_a", "proj_b", "proj_b_dequant")
-    return {name: (many if name in projections else few)[name] for name in SEGMENTS}
+    return {name: (many if name in PROJECTIONS else few)[name] for name in SEGMENTS}
 
 
+PROJECTIONS = ("proj_a", "proj_a_heads", "proj_b", "proj_b_dequant")
 FULL_TILES = _full_tiles()
 
 
@@ -50,6 +50,15 @@ def test_a_segment_equals_the_cpu_path_and_nothing_is_found(segment):
         assert not report.findings, report
         for name, value in want.items():
             assert same_bytes(got[name], value), name
+
+
+@pytest.mark.parametrize("segment", PROJECTIONS)
+def test_the_tiles_of_few_tokens_add_in_the_same_parts(segment):
+    run = cases(FULL, tokens=8, live=7)[segment]
+    got, (report,) = on_model(run)
+    want = run()
+    assert not report.findings, report
+    assert all(same_bytes(got[name], value) for name, value in want.items())
 
 
 def test_only_the_sum_of_pv_is_rounded_otherwise():

@@ -81,4 +81,11 @@ MUTANTS = (
         "N, groups.start, G - groups.start",
         killed_by=SOME_GROUPS,
     ),
+    mutant(
+        "few tokens take 256 columns, of which the cube adds 64 products at a time",
+        "target.cube_programs, (128,))",
+        "target.cube_programs, (256,))",
+        killed_by="tests/backends/test_npu_model.py::"
+        "test_the_tiles_of_few_tokens_add_in_the_same_parts[proj_a]",
+    ),
 )

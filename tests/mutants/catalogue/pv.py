@@ -13,20 +13,26 @@ mutant = partial(
 MUTANTS = (
     mutant(
         "dead blocks are read",
-        "live = b * BLOCK_K + k < blocks * BLOCK_K",
-        "live = k < BLOCK_K",
+        "tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K), 1)",
+        "KP // BLOCK_K, 1)",
         killed_by="test_blocks_behind_the_live_ones_are_not_read",
     ),
     mutant(
+        "an accumulator may never run",
+        "tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K), 1)",
+        "tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K), 0)",
+        killed_by="tests/backends/test_npu_model.py::test_a_segment_equals_the_cpu_path_and_nothing_is_found[pv]",
+    ),
+    mutant(
         "more blocks than there are",
-        "blocks = tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K)",
-        "blocks = tl.load(live_blocks_ptr + u)",
+        "tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K)",
+        "tl.load(live_blocks_ptr + u)",
         killed_by="test_blocks_behind_the_live_ones_are_not_read",
     ),
     mutant(
         "the last block is left out",
-        "range(tl.maximum(blocks, 1))",
-        "range(tl.maximum(blocks - 1, 1))",
+        "range(blocks)",
+        "range(blocks - 1)",
         killed_by="test_against_reference[8-2-32-32-2]",
     ),
     mutant(

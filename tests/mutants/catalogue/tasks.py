@@ -47,11 +47,11 @@ MUTANTS = (
                 "max(FRACTAL, triton.next_power_of_2(N)), min",
                 "128, min",
             ),
-            ("always the widest", "min((256, 128), key=busiest)", "256"),
+            ("always the widest", "min(widths, key=busiest)", "widths[0]"),
             (
                 "the floor is no bound of the width",
-                "min((256, 128), key",
-                "min((256, 128, 64), key",
+                "min(widths, key",
+                "min((*widths, 64), key",
             ),
         )
     ),
