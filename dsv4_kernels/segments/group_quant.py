@@ -42,8 +42,8 @@ class GroupQuantTiles(Tiles):
     @classmethod
     def cuda(cls) -> GroupQuantTiles:
         """Whole rows of FLASH and PRO, R = 1024, so that the second pass finds in L1 what the first
-        read. 2 x 1024 fp32 is 8 KiB, 16 registers a thread; FLASH's 512 tasks are 4 a
-        multiprocessor."""
+        read. 2 x 1024 fp32 is 8 KiB, 16 registers a thread; the 256 tasks of four groups are 2
+        a multiprocessor."""
         return cls(block_t=2, block_r=1024)
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:

@@ -43,8 +43,8 @@ class InverseRopeTiles(Tiles):
 
     @classmethod
     def cuda(cls) -> InverseRopeTiles:
-        """A warp takes the 8 heads: 8 x 64 fp32 is 16 registers a lane, and FLASH's 1024 tasks are
-        8 warps a multiprocessor."""
+        """A warp takes the 8 heads: 8 x 64 fp32 is 16 registers a lane, and FLASH's 512 tasks of
+        four groups are 4 warps a multiprocessor."""
         return cls(num_warps=1)
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:

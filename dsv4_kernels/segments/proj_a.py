@@ -39,15 +39,15 @@ class ProjATiles(Tiles):
 
     @classmethod
     def cuda(cls) -> ProjATiles:
-        """Bound by reading wo_a, so every multiprocessor must read: 64 columns make 128 tasks of
-        FLASH for 132 of them (256 of PRO, two rounds). The price is L2, which serves 128 x 1.5 MiB
-        for 64 MiB of weights; 128 columns would be 64 x 2 MiB, and leave half the chip idle.
+        """Bound by reading wo_a, so every multiprocessor must read: of a launch of four groups,
+        64 x 64 makes 128 tasks for 132 of them. The price is L2, which serves 128 x 1 MiB for 32
+        MiB of weights; 128 x 32 would be 128 x 1.25 MiB, and 128 x 64 leave half the chip idle.
 
-        A stage is (128 + 64) x 128 bf16 = 48 KiB; four are 192 of 227 KiB, with three under way
+        A stage is (64 + 64) x 128 bf16 = 32 KiB; four are 128 of 227 KiB, with three under way
         while one is multiplied: 48 KiB of weights, against the 17 KiB that cover a multiprocessor's
-        share of the bandwidth. 8 warps, a warpgroup per 64 tokens: 128 x 64 fp32 is 32 accumulator
-        registers a thread."""
-        return cls(block_r=64, a_k_tile=128, num_warps=8, num_stages=4)
+        share of the bandwidth. 4 warps, the warpgroup that 64 tokens take: 64 x 64 fp32 is 32
+        accumulator registers a thread."""
+        return cls(block_t=64, block_r=64, a_k_tile=128, num_warps=4, num_stages=4)
 
     def fitted(self, contract: Contract, target: Target) -> ProjATiles:
         """For few tokens a tile that holds all of them: the weights are the floor, and 8 tokens

@@ -41,7 +41,8 @@ class ProjBTiles(Tiles):
     @classmethod
     def cuda(cls) -> ProjBTiles:
         """A task is short, 8 steps of 128, so two programs share a multiprocessor and one's stores
-        hide the other's loads: FLASH's 256 tasks are one round of 264.
+        hide the other's loads: of four groups, FLASH's 128 tasks and PRO's 224 are one round of
+        264.
 
         A stage is (128 + 128) x 128 int8 = 32 KiB; three are 96 of 227 KiB, and fit
         twice. 4 warps: 128 x 128 int32 is 128 accumulator registers a thread, of 255. With 8 warps

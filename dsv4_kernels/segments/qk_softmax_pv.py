@@ -124,7 +124,7 @@ def _qk_softmax_pv_kernel(
                 bias = tl.load(bias_ptr + block * BLOCK_K + k)
                 for h0 in range(0, TASK_H, BLOCK_H):
                     h = task % HEAD_TASKS * TASK_H + h0 + tl.arange(0, BLOCK_H)
-                    in_heads = h < heads
+                    in_heads = h < (heads if KV_STAYS else H)  # CUDA has no register for it
                     q_rows_ptr = q_ptr + t * q_blocks * BLOCK + h[:, None] * C
                     q = tl.load(q_rows_ptr + c[None, :], mask=in_heads[:, None], other=0.0)
 

@@ -74,7 +74,7 @@ def matmuls(target: Target, groups: int, tokens: int) -> tuple[tuple[int, int], 
         (A2, 4, 64, ((64, 128), (64, 256))),
         (A2, 4, 65, ((128, 128), (128, 128))),
         (A2, 4, 128, ((128, 128), (128, 128))),
-        (cuda_target("sm_90"), 4, 8, ((128, 64), (128, 128))),
+        (cuda_target("sm_90"), 4, 8, ((64, 64), (128, 128))),
     ],
 )
 def test_few_tokens_have_one_tile_and_the_busiest_core_the_fewest_rows(
