@@ -91,10 +91,7 @@ class PrefillChain:
 
     def check(self, arguments: Buffers) -> Contract:
         """Everything that can be said of the arguments before a launch; binds all letters."""
-        contract = Contract(self.op, rows="T")
-        contract.called = self.called
-        self._check_inputs(contract, arguments)
-        check_widths(contract, self.rope)
+        contract = self._check_shared(self.op, arguments)
         H, C, G, J, R = (contract[letter] for letter in ("H", "C", "G", "J", "R"))
         contract.require(
             G >= 1 and H % G == 0 and H * C == G * J,
@@ -110,14 +107,19 @@ class PrefillChain:
     def check_attention(self, op: str, arguments: Buffers, groups: int) -> Contract:
         """Likewise of attention by itself, whose heads are packed by so many groups, in the name of
         `op`; binds the letters that it has."""
-        contract = Contract(op, rows="T")
-        contract.called = self.called
-        self._check_inputs(contract, arguments)
-        check_widths(contract, self.rope)
+        contract = self._check_shared(op, arguments)
         H, C = contract["H"], contract["C"]
         G = contract.integer("groups", groups, 1)
         contract.require(H % G == 0, "groups", f"a divisor of H={H}", str(G))
         contract.sizes |= dict(G=G, J=H // G * C)
+        return contract
+
+    def _check_shared(self, op: str, arguments: Buffers) -> Contract:
+        """What holds with an output projection and without."""
+        contract = Contract(op, rows="T")
+        contract.called = self.called
+        self._check_inputs(contract, arguments)
+        check_widths(contract, self.rope)
         return contract
 
     def _check_inputs(self, contract: Contract, arguments: Buffers) -> None:

@@ -22,7 +22,7 @@ from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, size
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, POOL_GAP, pool
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, POOL_GAP, check_whole_blocks, pool
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
 
@@ -108,7 +108,7 @@ def _gather_kv_kernel(
 
 def _check(contract: Contract) -> None:
     KP = contract["KP"]
-    contract.require(KP % BLOCK_COLUMNS == 0, "rows", "KP a multiple of 128", f"KP = {KP}")
+    check_whole_blocks(contract, "rows")
     runs = contract["KR"]
     contract.require(runs * RUN_COLUMNS == KP, "runs", f"[U, KP/16] with KP={KP}", f"KR = {runs}")
     contract.power_of_two("C", "kv_overlay")

@@ -25,7 +25,7 @@ from dsv4_kernels.segments.cost import Cost, attention_flop, moved_of_heads
 from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers, check_whole_blocks
 from dsv4_kernels.segments.tasks import rows_of_a_task, rows_task, rows_tasks
 from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
 
@@ -164,8 +164,8 @@ def _pv_kernel(
 
 def _check(contract: Contract, groups: int, rope_dim: int, sharers: int = 1) -> None:
     bind_sharers(contract, sharers)
-    KP, H, C = (contract[letter] for letter in ("KP", "H", "C"))
-    contract.require(KP % BLOCK_COLUMNS == 0, "kv", "KP a multiple of 128", f"KP = {KP}")
+    H, C = contract["H"], contract["C"]
+    check_whole_blocks(contract, "kv")
     contract.power_of_two("C", "kv", low=FRACTAL)
     groups = contract.integer("groups", groups, 1)
     contract.require(H % groups == 0, "groups", f"a divisor of H={H}", str(groups))

@@ -19,7 +19,7 @@ from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, attention_flop, moved
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers, check_whole_blocks
 from dsv4_kernels.segments.tasks import rows_of_a_task, rows_task, rows_tasks
 from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
 
@@ -76,8 +76,7 @@ def _qk_kernel(
 
 def _check(contract: Contract, sharers: int = 1) -> None:
     bind_sharers(contract, sharers)
-    KP = contract["KP"]
-    contract.require(KP % BLOCK_COLUMNS == 0, "kv", "KP a multiple of 128", f"KP = {KP}")
+    check_whole_blocks(contract, "kv")
     contract.power_of_two("C", "q", low=FRACTAL)
     contract.require_packed("q", contract["H"] * contract["C"])  # a tile has rows of X tokens
 

@@ -27,7 +27,7 @@ from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, attention_flop, moved
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers, check_whole_blocks
 from dsv4_kernels.segments.tiles import FRACTAL, KIB, Budget, Core, Tiles, extent
 
 FEWEST_HEADS = 8  # of a tile: four for each vector core, and half of what the cube multiplies
@@ -143,15 +143,14 @@ def _qk_softmax_pv_kernel(
 
 def _check(contract: Contract, softmax_scale: float | None = None, sharers: int = 1) -> None:
     bind_sharers(contract, sharers)
-    KP = contract["KP"]
-    contract.require(KP % BLOCK_COLUMNS == 0, "kv", "KP a multiple of 128", f"KP = {KP}")
+    check_whole_blocks(contract, "kv")
     contract.power_of_two("C", "q", low=16)  # the cube multiplies fractals of 16
     is_number = isinstance(softmax_scale, int | float) and not isinstance(softmax_scale, bool)
     contract.require(
         softmax_scale is None or is_number, "softmax_scale", "a number", repr(softmax_scale)
     )
     scale = contract["C"] ** -0.5 if softmax_scale is None else float(softmax_scale)
-    contract.sizes.update(NB=KP // BLOCK_COLUMNS, softmax_scale=scale)
+    contract.sizes.update(NB=contract["KP"] // BLOCK_COLUMNS, softmax_scale=scale)
 
 
 def _launch(contract: Contract, target: Target, tiles: QkSoftmaxPvTiles) -> Launch:

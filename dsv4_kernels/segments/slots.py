@@ -115,6 +115,12 @@ def bind_columns(contract: Contract, columns: int) -> None:
     contract.sizes.update(NB=NB, KP=KP, KR=KP // RUN_COLUMNS)
 
 
+def check_whole_blocks(contract: Contract, argument: str) -> None:
+    """The columns KP, which the argument has, are whole blocks: a kernel takes no part of one."""
+    KP = contract["KP"]
+    contract.require(KP % BLOCK_COLUMNS == 0, argument, "KP a multiple of 128", f"KP = {KP}")
+
+
 def without_kv_head(pool: Any) -> Any:
     """[pages, B, 1, C] without the dimension of the one KV head; others are for the checks."""
     four = isinstance(pool, torch.Tensor) and pool.dim() == 4 and pool.shape[2] == 1

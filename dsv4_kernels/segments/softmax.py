@@ -22,7 +22,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, NEG, bind_sharers
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS, NEG, bind_sharers, check_whole_blocks
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
 
@@ -128,8 +128,7 @@ def _softmax_kernel(
 
 def _check(contract: Contract, softmax_scale: float, sharers: int = 1) -> None:
     bind_sharers(contract, sharers)
-    KP = contract["KP"]
-    contract.require(KP % BLOCK_COLUMNS == 0, "scores", "KP a multiple of 128", f"KP = {KP}")
+    check_whole_blocks(contract, "scores")
     is_number = isinstance(softmax_scale, int | float) and not isinstance(softmax_scale, bool)
     contract.require(is_number, "softmax_scale", "a number", repr(softmax_scale))
     contract.sizes["softmax_scale"] = float(softmax_scale)

@@ -60,8 +60,8 @@ MUTANTS = (
     ),
     mutant(
         "heads may be of any width",
-        "        check_widths(contract, self.rope)\n        H, C = ",
-        "        H, C = ",
+        "        check_widths(contract, self.rope)\n        return contract\n",
+        "        return contract\n",
         file="dsv4_kernels/chains/prefill.py",
         killed_by="test_heads_of_an_odd_width_are_refused",
     ),
