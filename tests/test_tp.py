@@ -81,6 +81,8 @@ def one_rank(folder: str, rank: int, size: int, failing: int) -> None:
     except (ContractError, RuntimeError) as error:
         print("".join(traceback.format_exception_only(error)).replace("\n", " "))
         print(f"rank {rank} failed")
+    finally:
+        dist.destroy_process_group()  # whose threads must not outlive the interpreter
 
 
 def together(folder: Path, size: int, failing: int = -1) -> list[str]:
