@@ -65,7 +65,7 @@ class Signal:
 
 
 class Core:
-    """One AIC or AIV at work on one program: see `scalar.Core` and `instruction.Site`."""
+    """One AIC or AIV at work on one program: see `scalar.CoreInterface` and `instruction.Site`."""
 
     def __init__(
         self, machine: Machine, kind: str, program: int, sub: int, sizes: dict[str, int]

@@ -105,17 +105,10 @@ class View(NamedTuple):
         start = self.offset + sum(map(mul, index, self.strides)) * self.bits
         return View(self.space, start, (), (), self.type)
 
-    def collapse(self, groups: Sequence[Sequence[int]]) -> View:
+    def collapse(self, groups: tuple[tuple[int, ...], ...]) -> View:
         """memref.collapse_shape. ValueError where a group's axes are not one run of memory."""
-        shape, strides = [], []
-        for group in groups:
-            real = [axis for axis in group if self.shape[axis] != 1]
-            for outer, inner in itertools.pairwise(real):
-                if self.strides[outer] != self.strides[inner] * self.shape[inner]:
-                    raise ValueError(f"cannot collapse {list(groups)} of {self[2:]}")
-            shape.append(math.prod(self.shape[axis] for axis in group))
-            strides.append(self.strides[real[-1] if real else group[-1]])
-        return View(self.space, self.offset, tuple(shape), tuple(strides), self.type)
+        shape, strides = _collapsed(self.shape, self.strides, groups)
+        return View(self.space, self.offset, shape, strides, self.type)
 
     def expand(self, groups: Sequence[Sequence[int]], shape: Sequence[int]) -> View:
         """memref.expand_shape."""
@@ -222,6 +215,22 @@ def dense(space: Space, offset: int, shape: Sequence[int], type: str) -> View:
     """A row-major view, `offset` bytes from the start of its memory."""
     shape = tuple(shape)
     return View(space, offset * 8, shape, _row_major(shape), type)
+
+
+@functools.lru_cache(maxsize=4096)  # a loop collapses views of few shapes over and over
+def _collapsed(
+    shape: tuple[int, ...], strides: tuple[int, ...], groups: tuple[tuple[int, ...], ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Shape and strides of `View.collapse`."""
+    sizes, steps = [], []
+    for group in groups:
+        real = [axis for axis in group if shape[axis] != 1]
+        for outer, inner in itertools.pairwise(real):
+            if strides[outer] != strides[inner] * shape[inner]:
+                raise ValueError(f"cannot collapse {groups} of {shape}, strides {strides}")
+        sizes.append(math.prod(shape[axis] for axis in group))
+        steps.append(strides[real[-1] if real else group[-1]])
+    return tuple(sizes), tuple(steps)
 
 
 @functools.cache

@@ -1,10 +1,10 @@
 """The scalar code of the final HIVM IR - loops, conditions, affine maps, views - as Python.
 
 A kernel function becomes a generator function of a `core` and the kernel's arguments. What touches
-memory, a pipe or a flag is a method of the core (`Core`), so one translation serves all who walk
-the IR: machine.py executes it, gates/ascend/counts.py counts it. The core's methods for calls and
-flags return what is then yielded: points where other cores and pipes may move. An operation that is
-not known here is an error.
+memory, a pipe or a flag is a method of the core (`CoreInterface`), so one translation serves all
+who walk the IR: machine.py executes it, gates/ascend/counts.py counts it. The core's methods for
+calls and flags return what is then yielded: points where other cores and pipes may move. An
+operation that is not known here is an error.
 
 i8, i16 and i32 wrap as the hardware's do; index and i64 do not, and nothing here comes near 2**63.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import json
 import re
 import struct
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from typing import Any, Protocol
 from dsv4_kernels.backends.hivm.memory import View
 
 
-class Core(Protocol):
+class CoreInterface(Protocol):
     """What the scalar code of a function drives. line: of the module's text, from 1.
 
     program, sub: `get_block_idx` and `get_sub_block_idx`.
@@ -66,7 +67,7 @@ class Function:
         """Runs on both vector cores of a pair, next to a cube core."""
         return self.name.endswith("_mix_aiv")
 
-    def run(self, core: Core, *arguments: Any) -> Generator[Any, None, None]:
+    def run(self, core: CoreInterface, *arguments: Any) -> Generator[Any, None, None]:
         """Its scalar code on `core`. arguments: of the IR: three hidden ones (the address of the
         block flags, lock, workspace), the kernel's own, three sizes of the grid."""
         return self.code(core, *arguments)
@@ -328,12 +329,17 @@ def _subview(values: list[str], rest: str) -> str:
 
 def _collapse(values: list[str], rest: str) -> str:
     groups = _match(r".*?(\[\[.*?\]\]|\[\])", rest, rest)[1]
-    return f"{values[0]}.collapse({groups})"
+    return f"{values[0]}.collapse({_tuples(groups)})"
 
 
 def _expand(values: list[str], rest: str) -> str:
     match = _match(r".*?(\[\[.*?\]\]) output_shape \[(.*?)\]", rest, rest)
     return f"{values[0]}.expand({match[1]}, {_tuple(match[2])})"
+
+
+def _tuples(groups: str) -> tuple[tuple[int, ...], ...]:
+    """Groups of axes, `[[0, 1], [2]]`."""
+    return tuple(map(tuple, json.loads(groups)))
 
 
 _VIEWS: dict[str, Callable[[list[str], str], str]] = {

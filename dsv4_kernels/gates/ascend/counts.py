@@ -8,6 +8,7 @@ known is an error, never a zero.
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections import Counter
@@ -61,7 +62,7 @@ class Counts:
     def add_call(self, name: str, operands: Sequence[Any]) -> None:
         """Count one call of a library function."""
         self.calls[name] = self.calls.get(name, 0) + 1
-        path = next((path for prefix, path in _PATHS.items() if name.startswith(prefix)), None)
+        path = _path(name)
         if path is not None:
             source, target = operands[:2]
             # A fixpipe may narrow an accumulator on its way out: what global memory sees counts.
@@ -86,6 +87,14 @@ _PATHS = {
     "store_ubuf_to_gm_": "ub_to_gm",
     "fixpipe_": "l0c_to_gm",
 }
+
+
+@functools.cache
+def _path(name: str) -> str | None:
+    """Of a library function that moves data between memories."""
+    return next((path for prefix, path in _PATHS.items() if name.startswith(prefix)), None)
+
+
 _VECTOR = re.compile(
     r"(v[a-z]+_|enablevc_reduce_|reduce_|broadcast_|arange_|copy_ubuf_to_ubuf_|gather_|(de)?interleave_)"
 )
