@@ -20,7 +20,7 @@ HOPPER_PIP := $(HOPPER_BIN)/python -m pip --disable-pip-version-check -q
 HOPPER_INSTALLED := .venv-hopper/.installed
 UPSTREAM_TRITON := triton==3.6.0
 
-# Contracts, and batches, of `make fuzz`.
+# Chunks, and batches, of `make fuzz`.
 N ?= 2000
 
 .PHONY: help demo test bench fuzz model-test mutants limits hopper-gate lint types format clean
@@ -28,7 +28,7 @@ help:
 	@echo "demo         one CSA layer at full FLASH size, checked segment by segment"
 	@echo "test         every test"
 	@echo "bench        timings, at a CPU's sizes where there is nothing else"
-	@echo "fuzz         contracts and batches drawn at random, N=$(N) of each"
+	@echo "fuzz         chunks and batches drawn at random, N=$(N) of each"
 	@echo "model-test   the segments' tests on a model of the Ascend cores"
 	@echo "mutants      small wrong edits, each of which a named test must see"
 	@echo "limits       offsets past 2**31 elements and full lengths; minutes, 10 GB of memory"
@@ -53,11 +53,11 @@ bench: $(INSTALLED)
 	@$(BIN)/python -m bench.report build/bench/bench.json --markdown build/bench/table.md \
 		--png build/bench/bench.png
 
-# A process per core with a seed of its own: a contract is too small for two threads to share.
+# A process per core with a seed of its own: a chunk is too small for two threads to share.
 JOBS ?= $(shell nproc)
 SEED ?= $(shell date +%s)
 fuzz: $(INSTALLED)
-	@echo "$(N) contracts and $(N) batches in $(JOBS) processes; again: make fuzz N=$(N) JOBS=$(JOBS) SEED=$(SEED)"
+	@echo "$(N) chunks and $(N) batches in $(JOBS) processes; again: make fuzz N=$(N) JOBS=$(JOBS) SEED=$(SEED)"
 	@seq $(JOBS) | OMP_NUM_THREADS=1 FUZZ_EXAMPLES=$$((($(N) + $(JOBS) - 1) / $(JOBS))) \
 		xargs -P $(JOBS) -I{} $(BIN)/python -m pytest tests/laws/test_fuzz.py \
 		tests/laws/test_fuzz_batch.py --durations=2 \

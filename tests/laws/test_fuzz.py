@@ -1,4 +1,4 @@
-"""Whole contracts drawn at random: every segment against its reference, and the chain's laws.
+"""Whole chunks drawn at random: every segment against its reference, and the chain's laws.
 
 `make test` draws the same few on every run; `make fuzz N=20000` draws others, a process per core.
 Sizes come from a few model shapes, so that compiled kernels are re-used; all else is free.
@@ -47,7 +47,7 @@ LARGEST_SCORE = 100.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Contract:
+class Chunk:
     """A chunk by the numbers it is drawn from: short enough to be read in a failure.
 
     waves, groups_per_launch: how one of the two runs of the chain is cut up.
@@ -89,8 +89,8 @@ class Contract:
         return dict(wave_tokens=wave_tokens, groups_per_launch=self.groups_per_launch)
 
 
-CONTRACTS = st.builds(
-    Contract,
+CHUNKS = st.builds(
+    Chunk,
     model=st.integers(0, len(MODELS) - 1),
     T=st.integers(0, 12),
     num_tokens=st.integers(0, 12),
@@ -116,11 +116,11 @@ CONTRACTS = st.builds(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     print_blob=True,
 )
-@given(CONTRACTS)
-def test_any_contract(contract: Contract) -> None:
-    inputs = contract.inputs()
+@given(CHUNKS)
+def test_any_chunk(chunk: Chunk) -> None:
+    inputs = chunk.inputs()
     clean = healed(inputs)
-    elsewhere = with_pages_permuted(inputs, torch.Generator().manual_seed(contract.seed))
+    elsewhere = with_pages_permuted(inputs, torch.Generator().manual_seed(chunk.seed))
 
     def judged(nodes, waves) -> None:
         for node in nodes:
@@ -133,13 +133,13 @@ def test_any_contract(contract: Contract) -> None:
 
     poison = Poison(devices.best())
     with poison.allocations():
-        out = chain(clean, **FORMS[contract.form], executor=judged)
-        cut = chain(elsewhere, **FORMS[contract.form], **contract.cut())
+        out = chain(clean, **FORMS[chunk.form], executor=judged)
+        cut = chain(elsewhere, **FORMS[chunk.form], **chunk.cut())
     poison.check_bands()
     assert out.isfinite().all()
     assert (out[inputs.num_tokens :] == 0).all()
     assert torch.equal(out, cut)
-    check_against_chain_reference(clean, out, contract.form)
+    check_against_chain_reference(clean, out, chunk.form)
 
 
 def check_against_chain_reference(inputs: PrefillInputs, out: torch.Tensor, form: str) -> None:
