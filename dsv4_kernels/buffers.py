@@ -3,8 +3,8 @@
 A buffer has one name everywhere: argument of the entry point, argument of a segment, output, graph,
 documentation, test. Shapes are in the glossary's letters: N tokens of a wave (at the entry point
 the T of the whole chunk), H heads, C head_dim, P rope dim, G groups, J = (H/G)*C, R o_lora_rank,
-D hidden size, K index columns, KP = K in whole blocks of 128, NB = KP/128, KR = KP/16, B page rows,
-U tiles of X tokens that share their KV.
+D hidden size, K index columns, KP = K in whole blocks of 128, NB = KP/128, KR = KP/16, U tiles of X
+tokens that share their KV, ori_B and cmp_B rows of a page of either pool.
 
     call       differs by chunk             wave     made by one segment for another, re-used
     cache      grows from chunk to chunk    output   what is returned
@@ -40,8 +40,9 @@ _LETTER: dict[Axis, str] = {"tokens": "N", "groups": "G"}
 @dataclass(frozen=True)
 class Buffer:
     """shape: entries apart by blanks, each a letter or a product of letters. dtype: of a tensor, or
-    `int` for a plain number. wider: a dtype that a caller may want instead. apart: whether other
-    memory may lie between what stands along the first axis, as in a slice of something wider."""
+    `int` for a plain number. wider: a dtype that a caller may want instead. apart: where other
+    memory may lie between what stands along the first axis, as in a slice of something wider, the
+    elements that a step along it is a multiple of; 0 where none may."""
 
     name: str
     shape: str
@@ -49,7 +50,7 @@ class Buffer:
     lifetime: Lifetime
     meaning: str
     wider: torch.dtype | None = None
-    apart: bool = False
+    apart: int = 0
 
     @functools.cached_property
     def axes(self) -> dict[Axis, int]:
@@ -67,19 +68,20 @@ def _table() -> Iterator[Buffer]:
     bf16, fp32, int32, int8 = torch.bfloat16, torch.float32, torch.int32, torch.int8
 
     # The arguments of prefill_sparse_attn, in its order (spec section 3).
-    yield Buffer("q", "N H C", bf16, "call", "rotated queries", apart=True)
-    yield Buffer("ori_kv", "ori_pages B C", bf16, "cache", "window ring: history before the chunk")
+    yield Buffer("q", "N H C", bf16, "call", "rotated queries", apart=BLOCK)
+    ring = "window ring: history before the chunk"
+    yield Buffer("ori_kv", "ori_pages ori_B C", bf16, "cache", ring, apart=1)
     yield Buffer("ori_block_table", "ori_entries", int32, "cache", "physical pages of the ring")
     yield Buffer("kv_overlay", "T C", bf16, "call", "the chunk's own KV; K and V are one row")
-    yield Buffer("cmp_kv", "cmp_pages B C", bf16, "cache", "compressed KV")
+    yield Buffer("cmp_kv", "cmp_pages cmp_B C", bf16, "cache", "compressed KV", apart=1)
     yield Buffer("cmp_block_table", "cmp_entries", int32, "cache", "physical pages of cmp_kv")
     yield Buffer("cmp_sparse_indices", "N K", int32, "call", "raw slot indices (slots.py)")
     yield Buffer("cmp_sparse_lens", "N", int32, "call", "usable prefix of a row of indices")
     yield Buffer("attn_sink", "H", fp32, "weights", "logit in the softmax's denominator only")
     yield Buffer("num_tokens", "", int, "call", "live tokens, 0..T; later output rows are zeros")
     rope = "RoPE table; its first P/2 columns are used"
-    yield Buffer("freqs_cos", "N P", bf16, "call", rope, wider=fp32, apart=True)
-    yield Buffer("freqs_sin", "N P", bf16, "call", "likewise", wider=fp32, apart=True)
+    yield Buffer("freqs_cos", "N P", bf16, "call", rope, wider=fp32, apart=BLOCK)
+    yield Buffer("freqs_sin", "N P", bf16, "call", "likewise", wider=fp32, apart=BLOCK)
     yield Buffer("wo_a", "G R J", bf16, "weights", "first output projection")
     yield Buffer("wo_b", "D G*R", int8, "weights", "second output projection")
     yield Buffer("wo_b_scale", "D", fp32, "weights", "scale of wo_b per output channel")
@@ -90,9 +92,9 @@ def _table() -> Iterator[Buffer]:
     yield Buffer("ori_tables", "ori_table_size", int32, "batch", "page tables, rows at a stride")
     yield Buffer("cmp_tables", "cmp_table_size", int32, "batch", "likewise, of cmp_kv")
     listed = "rows page*B + offset instead of a window"
-    yield Buffer("ori_indices", "N W", int32, "batch", listed, apart=True)
+    yield Buffer("ori_indices", "N W", int32, "batch", listed, apart=1)
     listed = "compressed slots of the token's request"
-    yield Buffer("cmp_indices", "N I", int32, "batch", listed, apart=True)
+    yield Buffer("cmp_indices", "N I", int32, "batch", listed, apart=1)
 
     yield Buffer("request", "N", int32, "chunk", "a token's request, -1 where it is dead")
     yield Buffer("position", "N", int32, "chunk", "a token's position in it, -1 where it is dead")

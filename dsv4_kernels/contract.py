@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dsv4_kernels.buffers import BLOCK, BUFFERS
+from dsv4_kernels.buffers import BUFFERS
 
 Entries = tuple[tuple[str | int, ...], ...]  # of a shape, each a product of factors
 
@@ -84,7 +84,7 @@ class Contract:
         if not buffer.apart:
             return self.tensor(argument or name, value, shape, dtype)
         tensor = self.tensor(argument or name, value, shape, dtype, apart=True)
-        self.sizes[f"{name}_stride"] = self.row_stride(argument or name, tensor)
+        self.sizes[f"{name}_stride"] = self.row_stride(argument or name, tensor, buffer.apart)
         return tensor
 
     def require_packed(self, name: str, row: int) -> None:
@@ -92,13 +92,14 @@ class Contract:
         stride = self.sizes[f"{name}_stride"]
         self.require(stride == row, name, f"contiguous, rows of {row}", f"rows {stride} apart")
 
-    def row_stride(self, argument: str, tensor: torch.Tensor) -> int:
-        """Elements from a row of the tensor to the next."""
+    def row_stride(self, argument: str, tensor: torch.Tensor, block: int) -> int:
+        """Elements from a row of the tensor to the next, whole blocks of so many if it is not
+        contiguous."""
         many = len(tensor) > 1 and tensor.numel()
         stride = tensor.stride(0) if many else math.prod(tensor.shape[1:])
-        if tensor.is_floating_point() and not tensor.is_contiguous():
-            rows = f"rows whole {BLOCK}-element blocks apart"
-            self.require(stride % BLOCK == 0, argument, rows, f"{stride} elements")
+        if not tensor.is_contiguous():
+            rows = f"rows whole {block}-element blocks apart"
+            self.require(stride % block == 0, argument, rows, f"{stride} elements")
         return stride
 
     def by_name(

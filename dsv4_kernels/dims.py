@@ -39,7 +39,7 @@ class Dims:
         """The sizes by the letters of the shapes."""
         return dict(
             H=self.heads, C=self.head_dim, P=self.rope_dim, G=self.groups, J=self.group_inputs,
-            R=self.o_lora_rank, D=self.hidden, B=self.page_rows,
+            R=self.o_lora_rank, D=self.hidden, ori_B=self.page_rows, cmp_B=self.page_rows,
         )  # fmt: skip
 
     def of_rank(self, size: int) -> Dims:

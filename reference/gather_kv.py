@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 
 from reference.bounds import Bound, Inputs, Outputs
-from reference.resolve_slots import BLOCK_COLUMNS, pool_bases
+from reference.resolve_slots import BLOCK_COLUMNS, POOL_GAP
 
 
 def gather_kv(
-    ori_kv: torch.Tensor,  # [pages, B, C] bf16
+    ori_kv: torch.Tensor,  # [pages, B1, C] bf16
     kv_overlay: torch.Tensor,  # [T, C] bf16
-    cmp_kv: torch.Tensor,  # [pages, B, C] bf16
+    cmp_kv: torch.Tensor,  # [pages, B2, C] bf16
     rows: torch.Tensor,  # [U, KP] int32
     runs: torch.Tensor,  # [U, KP/16] int32
     live_blocks: torch.Tensor,  # [U] int32
@@ -22,12 +22,21 @@ def gather_kv(
     is a row.
     """
     kv = torch.zeros(*rows.shape, kv_overlay.shape[1], dtype=torch.bfloat16)
-    bases = 0, *pool_bases(ori_kv, kv_overlay)
-    for base, pool in zip(bases, (ori_kv, kv_overlay, cmp_kv), strict=True):
-        held = pool.flatten(0, -2)
+    base = 0
+    for held in (numbered(ori_kv), kv_overlay, numbered(cmp_kv)):
         here = (rows >= base) & (rows < base + len(held))
         kv[here] = held[rows[here].long() - base]
+        base += len(held) + POOL_GAP
     return torch.where(_behind(kv, live_blocks)[..., None], 0, kv)
+
+
+def numbered(pool: torch.Tensor) -> torch.Tensor:
+    """The rows of a pool [pages, B, C] by their numbers: where other memory lies between pages,
+    the number between two of them is no row's, here one of NaN."""
+    pages, B, C = pool.shape
+    if pages < 2 or pool.stride(0) == B * C:
+        return pool.flatten(0, 1)
+    return torch.nn.functional.pad(pool, (0, 0, 0, 1), value=torch.nan).flatten(0, 1)[:-1]
 
 
 def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:

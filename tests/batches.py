@@ -81,8 +81,11 @@ def healed(batch):
     return dataclasses.replace(batch, **floats)
 
 
-def drawn_batch(generator):
-    """As servers make them: requests, layers, pages, lists, drafts, and a capacity."""
+def drawn_batch(generator, step=1):
+    """As servers make them: requests, layers, pages, lists, drafts, and a capacity.
+
+    step: elements that pages are a multiple of apart.
+    """
 
     def integer(low, high):
         return int(torch.randint(low, high, (), generator=generator))
@@ -97,5 +100,6 @@ def drawn_batch(generator):
         listed=None if integer(0, 2) else False, drafts=(None, None, 40)[integer(0, 3)],
         capacity=live + integer(0, 4),
         page_sizes=((1, 1), (32, 32), (64, 5), (128, 2))[integer(0, 4)],
-        gap_rows=integer(0, 3), seed=integer(0, 2**20),
+        gap=(0, 1, 5, 8, SMALL.head_dim, 3 * SMALL.head_dim - 1)[integer(0, 6)] * step,
+        seed=integer(0, 2**20),
     )  # fmt: skip

@@ -5,8 +5,7 @@ attn_out = plan.run(q, ..., wo_b_scale)                  # arguments of the same
 captured = plan.capture(q, ..., wo_b_scale)              # replays on another batch of its capacity
 
 Beside `prefill_sparse_attn` only the resolver differs: the rows that it finds go through the same
-segments. Pools are taken as rows: a page is page_rows of them apart from the next, so that one
-numbering serves any page size and any stride.
+segments, whatever the sizes of pages and what lies between them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 
-from dsv4_kernels.buffers import WEIGHTS, Buffers
+from dsv4_kernels.buffers import BLOCK, WEIGHTS, Buffers
 from dsv4_kernels.chains.node import node
 from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, WAVE_TOKENS, PrefillChain
 from dsv4_kernels.contract import Contract
@@ -28,7 +27,14 @@ from dsv4_kernels.launcher.plan import Captured, Plan, Planned
 from dsv4_kernels.segments import finish
 from dsv4_kernels.segments.inverse_rope import INTERLEAVED
 from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP, batch_columns
-from dsv4_kernels.segments.slots import POOL_GAP, bind_columns, page_shift, without_kv_head
+from dsv4_kernels.segments.slots import (
+    POOL_GAP,
+    bind_columns,
+    check_pool,
+    page_shift,
+    pool_rows,
+    without_kv_head,
+)
 from dsv4_kernels.segments.tiles import Tiles
 
 OP = "sparse_attn"
@@ -47,7 +53,8 @@ ROPE_LAYOUTS = ("interleaved", "half")
 class Fixed:
     """What a plan is made for beside sizes; compiled into the resolver, but for the columns.
 
-    window: columns of the window or of the list that replaces it.
+    window: columns of the window or of the list that replaces it. ori_page_size, cmp_page_size:
+    rows of a page.
     """
 
     compress_ratio: int
@@ -105,7 +112,8 @@ class BatchChain(PrefillChain):
         for name in ("freqs_cos", "freqs_sin"):
             contract.buffer(name, arguments[name], name.replace("freqs", "rope"))
         for name in (
-            "query_start_loc", "seq_lens", "ori_indices", "cmp_indices", "ori_tables", "cmp_tables",
+            "ori_kv", "cmp_kv", "query_start_loc", "seq_lens", "ori_indices", "cmp_indices",
+            "ori_tables", "cmp_tables",
         ):  # fmt: skip
             contract.buffer(name, arguments[name])
         if self._mapped:
@@ -114,12 +122,9 @@ class BatchChain(PrefillChain):
         S, starts = contract["S"], contract["S1"]
         contract.require(starts == S + 1, "query_start_loc", f"[S+1={S + 1}] int32", f"[{starts}]")
         bind_columns(contract, batch_columns(self._fixed.window, self._fixed.cmp_columns))
-        rows = {pool: arguments[f"{pool}_kv"].shape[0] for pool in ("ori", "cmp")}
-        total = sum(rows.values()) + 1 + 2 * POOL_GAP
+        total = sum(pool_rows(contract, pool)[0] for pool in ("ori", "cmp")) + 1 + 2 * POOL_GAP
         contract.require(total < 2**31, "ori_kv", "< 2**31 rows with cmp_kv", f"{total} rows")
-        contract.sizes |= dict(
-            B=1, ori_pages=rows["ori"], cmp_pages=rows["cmp"], num_tokens=contract["T"]
-        )
+        contract.sizes["num_tokens"] = contract["T"]
 
     def attention(self, sizes: Mapping[str, int]) -> tuple[Node, ...]:
         """With a token map of its own where the caller brings none."""
@@ -344,8 +349,9 @@ def sparse_attn(
         q: queries, rotated; T is a capacity, query_start_loc[S] of them are live. Tokens may lie a
             multiple of 16 elements apart, and those of the RoPE tables; those of a list any number.
         ori_kv, ori_block_table: window rows by position, this step's written already: row
-            position % B1 of page table[request, position // B1]. Pages of a pool may lie a
-            multiple of C elements apart, rows of a table any number; what is between is not read.
+            position % B1 of page table[request, position // B1]. Pages of a pool may lie any
+            number of elements apart (on CUDA a multiple of 8), and rows of a table; what is between
+            is not read.
         cmp_kv, cmp_block_table: compressed rows by slot = position // compress_ratio, likewise;
             None where compress_ratio is 0.
         cmp_indices: slots of the token's request in any order, any < 0 for none; only those below
@@ -391,7 +397,7 @@ class Layout:
     """How arguments of one set of shapes and strides are taken as the segments take them.
 
     facts: of every tensor what was checked. flat: by a segment's name the argument, the shape and
-    the strides of a view. numbers: of pages and tables.
+    the strides of a view. numbers: of tables.
     """
 
     fixed: Fixed
@@ -452,9 +458,12 @@ def layout_of(
     numbers: dict[str, int] = {}
     B, slots = dict(cmp=1), dict(cmp=0)
     for pool in ("ori", "cmp") if ratio else ("ori",):
-        total, B[pool], numbers[f"{pool}_page_rows"] = _pool_rows(contract, named, pool)
-        flat[f"{pool}_kv"] = (f"{pool}_kv", (total, 1, C), (C, C, 1))
-        numbers[f"{pool}_pages_count"] = contract[f"{pool}_pages"]
+        name = f"{pool}_kv"
+        contract.plain(name, named[name])
+        pages = contract.buffer(name, without_kv_head(named[name]))
+        check_pool(contract, pool)
+        B[pool] = pages.shape[1]
+        flat[name] = (name, tuple(pages.shape), (contract[f"{name}_stride"], C, 1))
         name = f"{pool}_block_table"
         table = contract.tensor(name, named[name], f"S {pool}_entries", torch.int32, apart=True)
         S, n = table.shape
@@ -471,9 +480,7 @@ def layout_of(
     if ratio == 0:
         flat["cmp_kv"] = ("ori_kv", (0, 1, C), (C, C, 1))
         flat["cmp_tables"] = ("ori_block_table", (0,), (1,))
-        numbers |= dict.fromkeys(
-            ("cmp_page_rows", "cmp_pages_count", "cmp_table_columns", "cmp_table_stride"), 0
-        )
+        numbers |= dict.fromkeys(("cmp_table_columns", "cmp_table_stride"), 0)
     flat["kv_overlay"] = ("q", (min(T, 1), C), (C, 1))
 
     widths = {}
@@ -481,11 +488,11 @@ def layout_of(
         widths[name], stride = _list_width(contract, name, named[name], f"T {letter}")
         source = name if named[name] is not None else "seq_lens"
         flat[name] = (source, (T, widths[name] or 0), (stride, 1))
-    ori_rows = numbers["ori_pages_count"] * B["ori"]
+    ori_rows = contract["ori_pages"] * B["ori"]
     contract.require(
         widths["ori_indices"] is None or page_shift(B["ori"]) >= 0 or ori_rows <= 2**24,
         "ori_kv", "with ori_indices, at most 2**24 rows for a page size that is not a power of two",
-        f"{numbers['ori_pages_count']} pages of {B['ori']}",
+        f"{contract['ori_pages']} pages of {B['ori']}",
     )  # fmt: skip
     columns = widths["cmp_indices"]
     if columns is None:
@@ -498,7 +505,7 @@ def layout_of(
         wide = getattr(table, "dtype", None) == torch.float32
         dtype = torch.float32 if wide else torch.bfloat16
         table = contract.tensor(name, table, "T P", dtype, apart=True)
-        strides = (contract.row_stride(name, table), 1)
+        strides = (contract.row_stride(name, table, BLOCK), 1)
         flat[name.replace("rope", "freqs")] = (name, tuple(table.shape), strides)
     for name in ("query_start_loc", "seq_lens"):
         contract.buffer(name, named[name])
@@ -514,24 +521,6 @@ def layout_of(
     return Layout(fixed, facts, flat, numbers)
 
 
-def _pool_rows(contract: Contract, named: Mapping[str, Any], pool: str) -> tuple[int, int, int]:
-    """Of a pool as rows: how many, B, and those from a page to the next."""
-    name = f"{pool}_kv"
-    value = named[name]
-    contract.plain(name, value)
-    shape = f"{pool}_pages {pool}_page_size C"
-    pages = contract.tensor(name, without_kv_head(value), shape, torch.bfloat16, apart=True)
-    count, B, C = pages.shape
-    contract.require(B >= 1, name, "[pages, B, C] with B >= 1", "B = 0")
-    stride = pages.stride(0) if count > 1 else B * C
-    contract.require(
-        stride % C == 0, name, f"pages a multiple of C={C} elements apart", f"stride {stride}"
-    )
-    total = (count - 1) * (stride // C) + B if count else 0
-    contract.require(total < 2**31, name, "a pool of < 2**31 rows", f"{total} rows")
-    return total, B, stride // C
-
-
 def _list_width(contract: Contract, name: str, value: Any, shape: str) -> tuple[int | None, int]:
     """Columns of a list [T, n] or [T, 1, n], None where there is none; elements from a row to the
     next."""
@@ -541,7 +530,7 @@ def _list_width(contract: Contract, name: str, value: Any, shape: str) -> tuple[
     if isinstance(value, torch.Tensor) and value.dim() == 3 and value.shape[1] == 1:
         value = value.squeeze(1)
     value = contract.tensor(name, value, shape, torch.int32, apart=True)
-    return value.shape[1], contract.row_stride(name, value)
+    return value.shape[1], contract.row_stride(name, value, 1)
 
 
 def _by_token(table: Any) -> Any:

@@ -73,7 +73,7 @@ class BatchInputs:
 
     def to(self, device: torch.device | str) -> BatchInputs:
         """The same inputs on `device`, with the same strides."""
-        tensors = {k: v.to(device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        tensors = {k: _to(v, device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
         return replace(self, **tensors)
 
 
@@ -86,7 +86,7 @@ def make_batch(
     capacity: int | None = None,
     drafts: int | None = None,
     page_sizes: tuple[int, int] = (32, 32),
-    gap_rows: int = 0,
+    gap: int = 0,
     seed: int = 0,
 ) -> BatchInputs:
     """Draw a batch, on the CPU. A request's rows are drawn from its key, those of a token from its
@@ -101,7 +101,7 @@ def make_batch(
         drafts: W, if ori_indices is given: the window before a request's tokens of this step and
             all of these, whatever the token's place among them.
         page_sizes: of the window's pool and of the compressed one.
-        gap_rows: rows of NaN from the end of a page to the next.
+        gap: elements of NaN from the end of a page to the next, as where pools share an arena.
         seed: of the generators.
     """
     live = sum(request.tokens for request in requests)
@@ -140,13 +140,13 @@ def make_batch(
             if ratio:
                 indices[t] = _list_of((position + 1) // ratio, dims.index_topk, token)
 
-    ori = _paged(window_rows, page_sizes[0], gap_rows, dims.head_dim, generator)
+    ori = _paged(window_rows, page_sizes[0], gap, dims.head_dim, generator)
     ori_indices = None
     if drafts is not None:
         ori_indices = _physical(positions, owner, ori[1], page_sizes[0], drafts, generator)
     cmp = (None, None)
     if ratio:
-        cmp = _paged(slot_rows, page_sizes[1], gap_rows, dims.head_dim, generator)
+        cmp = _paged(slot_rows, page_sizes[1], gap, dims.head_dim, generator)
     return BatchInputs(
         q=q, ori_kv=ori[0], ori_block_table=ori[1], cmp_kv=cmp[0], cmp_block_table=cmp[1],
         cmp_indices=indices if listed else None, query_start_loc=starts.int(),
@@ -189,12 +189,15 @@ def _physical(
 
 
 def _paged(
-    rows: Sequence[torch.Tensor], B: int, gap_rows: int, C: int, generator: torch.Generator
+    rows: Sequence[torch.Tensor], B: int, gap: int, C: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A pool [pages, B, 1, C], its pages gap_rows apart, and a table that is a slice of a wider."""
+    """A pool [pages, B, 1, C] that begins and has its pages `gap` elements behind others' memory,
+    and a table that is a slice of a wider."""
     counts = [-(-len(r) // B) for r in rows]
     pages = sum(counts) + SPARE_PAGES
-    memory = torch.full((pages, B + gap_rows, C), torch.nan, dtype=torch.bfloat16)
+    stride = B * C + gap
+    memory = torch.full((gap + pages * stride,), torch.nan, dtype=torch.bfloat16)
+    pool = memory[gap:].as_strided((pages, B, C), (stride, C, 1))
     place = torch.randperm(pages, generator=generator)
     columns = max(counts, default=0) + 2
     foreign = torch.tensor(_FOREIGN_ENTRIES)
@@ -205,7 +208,17 @@ def _paged(
         for page in range(count):
             physical = int(place[taken + page])
             part = own[page * B : (page + 1) * B]
-            memory[physical, : len(part)] = part
+            pool[physical, : len(part)] = part
             table[r, page] = physical
         taken += count
-    return memory[:, :B].unsqueeze(2), table[:, :columns]
+    return pool.unsqueeze(2), table[:, :columns]
+
+
+def _to(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
+    """On the device with its strides, which `to` keeps only where nothing lies between rows."""
+    if tensor.numel() == 0:
+        return tensor.to(device)
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    span = 1 + sum((n - 1) * step for n, step in steps)
+    memory = tensor.as_strided((span,), (1,)).to(device)
+    return memory.as_strided(tensor.shape, tensor.stride())

@@ -22,7 +22,17 @@ from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, size
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, POOL_GAP, check_whole_blocks, pool
+from dsv4_kernels.segments.slots import (
+    BLOCK_COLUMNS,
+    POOL_GAP,
+    check_pool,
+    check_whole_blocks,
+    page_block,
+    page_blocks,
+    pool,
+    pool_rows,
+    row_offset,
+)
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
 
@@ -47,19 +57,24 @@ class GatherKvTiles(Tiles):
 
 @kernel
 def _gather_kv_kernel(
-    ori_kv_ptr,  # [ori_pages, B, C] bf16
+    ori_kv_ptr,  # [ori_pages, ori_B, C] bf16
     kv_overlay_ptr,  # [T, C] bf16
-    cmp_kv_ptr,  # [cmp_pages, B, C] bf16
+    cmp_kv_ptr,  # [cmp_pages, cmp_B, C] bf16
     rows_ptr,  # [U, KP] int32
     runs_ptr,  # [U, KP/RUN] int32
     live_blocks_ptr,  # [U] int32
     kv_ptr,  # [U, KP, C] bf16
     ori_rows,
+    ori_page_rows,
+    ori_page_blocks,
     chunk_tokens,
     cmp_rows,
+    cmp_page_rows,
+    cmp_page_blocks,
     U,
     KP,
     C: tl.constexpr,
+    PAGE_BLOCK: tl.constexpr,
     RUN: tl.constexpr,
     TASK_K: tl.constexpr,
     BLOCK_K: tl.constexpr,
@@ -92,7 +107,8 @@ def _gather_kv_kernel(
                 if (row < 0) | (row - base > held - size):
                     tl.store(to_ptr, tl.zeros((RUN, C), tl.bfloat16), mask=inside)
                 elif in_ring:
-                    from_ptr = ori_kv_ptr + row.to(tl.int64) * C + r[:, None] * C
+                    offset = row_offset(row, ori_page_rows, ori_page_blocks, PAGE_BLOCK, C)
+                    from_ptr = ori_kv_ptr + offset + r[:, None] * C
                     values = tl.load(from_ptr + c[None, :], mask=inside)
                     tl.store(to_ptr, values, mask=inside)
                 elif in_overlay:
@@ -101,7 +117,9 @@ def _gather_kv_kernel(
                     values = tl.load(from_ptr + c[None, :], mask=inside)
                     tl.store(to_ptr, values, mask=inside)
                 else:
-                    from_ptr = cmp_kv_ptr + (row - cmp_base).to(tl.int64) * C + r[:, None] * C
+                    cmp_row = row - cmp_base
+                    offset = row_offset(cmp_row, cmp_page_rows, cmp_page_blocks, PAGE_BLOCK, C)
+                    from_ptr = cmp_kv_ptr + offset + r[:, None] * C
                     values = tl.load(from_ptr + c[None, :], mask=inside)
                     tl.store(to_ptr, values, mask=inside)
 
@@ -112,21 +130,25 @@ def _check(contract: Contract) -> None:
     runs = contract["KR"]
     contract.require(runs * RUN_COLUMNS == KP, "runs", f"[U, KP/16] with KP={KP}", f"KR = {runs}")
     contract.power_of_two("C", "kv_overlay")
+    for name in ("ori", "cmp"):
+        check_pool(contract, name)
 
 
 def _launch(contract: Contract, target: Target, tiles: GatherKvTiles) -> Launch:
-    U, KP, B = (contract[letter] for letter in ("U", "KP", "B"))
+    U, KP = contract["U"], contract["KP"]
+    ori, cmp = (
+        (*pool_rows(contract, name), page_blocks(contract, target, name)) for name in ("ori", "cmp")
+    )
     return Launch(
         _gather_kv_kernel,
         target.grid("vector", U * (KP // tiles.block_k)),
         (
             pool(contract, "ori"), "kv_overlay", pool(contract, "cmp"), "rows", "runs",
-            "live_blocks", "kv", contract["ori_pages"] * B, contract["T"],
-            contract["cmp_pages"] * B, U, KP,
+            "live_blocks", "kv", *ori, contract["T"], *cmp, U, KP,
         ),
         dict(
-            C=contract["C"], RUN=RUN_COLUMNS, TASK_K=tiles.block_k, BLOCK_K=BLOCK_COLUMNS,
-            GAP=POOL_GAP, **tiles.options(target),
+            C=contract["C"], PAGE_BLOCK=page_block(contract, target), RUN=RUN_COLUMNS,
+            TASK_K=tiles.block_k, BLOCK_K=BLOCK_COLUMNS, GAP=POOL_GAP, **tiles.options(target),
         ),
     )  # fmt: skip
 
@@ -148,9 +170,9 @@ SEGMENT = Segment(
 
 
 def gather_kv(
-    ori_kv: torch.Tensor,  # [pages, B, C] bf16
+    ori_kv: torch.Tensor,  # [pages, B1, C] bf16
     kv_overlay: torch.Tensor,  # [T, C] bf16
-    cmp_kv: torch.Tensor,  # [pages, B, C] bf16
+    cmp_kv: torch.Tensor,  # [pages, B2, C] bf16
     rows: torch.Tensor,  # [U, KP] int32
     runs: torch.Tensor,  # [U, KP/16] int32
     live_blocks: torch.Tensor,  # [U] int32
@@ -161,6 +183,8 @@ def gather_kv(
     """Move the KV rows that resolve_slots has found: no arithmetic.
 
     Args:
+        ori_kv, cmp_kv: pages may lie any number of elements apart, on CUDA a multiple of 8. Where
+            other memory lies between, a page has a number more than rows.
         rows, runs, live_blocks: as resolve_slots writes them for these pools.
 
     Returns kv [U, KP, C] bf16; blocks from live_blocks on are not written. Raises ContractError.

@@ -37,6 +37,7 @@ from dsv4_kernels.segments.slots import (
     look_up,
     page_of,
     page_shift,
+    pool_rows,
 )
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
@@ -297,10 +298,8 @@ def batch_columns(window: int, cmp_columns: int) -> int:
     return max(window + cmp_columns, 1)
 
 
-POOL_NUMBERS = tuple(
-    f"{pool}_{number}"
-    for pool in ("ori", "cmp")
-    for number in ("pages_count", "page_rows", "table_columns", "table_stride")
+TABLE_NUMBERS = tuple(
+    f"{pool}_table_{number}" for pool in ("ori", "cmp") for number in ("columns", "stride")
 )
 
 
@@ -312,18 +311,23 @@ def _check_resolve(contract: Contract, **numbers: int) -> None:
 
 
 def _launch_resolve(contract: Contract, target: Target, tiles: ResolveRequestsTiles) -> Launch:
-    N, ori_B, cmp_B = (contract[letter] for letter in ("N", "ori_page_size", "cmp_page_size"))
+    N, ori_B, cmp_B = (contract[letter] for letter in ("N", "ori_B", "cmp_B"))
+    ori_rows, ori_page_rows = pool_rows(contract, "ori")
+    _, cmp_page_rows = pool_rows(contract, "cmp")
     # Masked lanes read a clamped address, which must exist.
     ori_list = "ori_indices" if contract["W"] else "position"
     listed = "cmp_indices" if contract["I"] else "position"
     # The overlay of gather_kv has one row, that nothing names.
-    cmp_base = contract["ori_pages"] + POOL_GAP + 1 + POOL_GAP
+    cmp_base = ori_rows + POOL_GAP + 1 + POOL_GAP
     return Launch(
         _resolve_requests_kernel,
         target.grid("vector", N),
         (
             "request", "position", "ori_tables", "cmp_tables", ori_list, listed, "rows", "bias",
-            "runs", "live_blocks", "live_slots", *POOL_NUMBERS, cmp_base, contract["S"], N,
+            "runs", "live_blocks", "live_slots",
+            contract["ori_pages"], ori_page_rows, "ori_table_columns", "ori_table_stride",
+            contract["cmp_pages"], cmp_page_rows, "cmp_table_columns", "cmp_table_stride",
+            cmp_base, contract["S"], N,
             contract["ori_indices_stride"], contract["cmp_indices_stride"],
             contract["cmp_columns"], contract["KP"],
         ),
@@ -351,8 +355,7 @@ RESOLVE_REQUESTS = Segment(
     ),
     writes=("rows", "bias", "runs", "live_blocks", "live_slots"),
     numbers=(
-        *POOL_NUMBERS, "window", "ori_listed", "compress_ratio", "listed", "cmp_columns",
-        "ori_page_size", "cmp_page_size",
+        *TABLE_NUMBERS, "window", "ori_listed", "compress_ratio", "listed", "cmp_columns",
     ),
     check=_check_resolve, launch=_launch_resolve, cost=_cost,
 )  # fmt: skip

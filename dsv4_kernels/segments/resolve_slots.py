@@ -181,7 +181,7 @@ def _check(contract: Contract, sharers: int, **numbers: int) -> None:
 
 
 def _launch(contract: Contract, target: Target, tiles: ResolveSlotsTiles) -> Launch:
-    B = contract["B"]
+    B = contract["ori_B"]
     return Launch(
         _resolve_slots_kernel,
         target.grid("vector", contract["U"]),

@@ -1,9 +1,10 @@
 """What resolved slots look like, and what every resolver of an index contract does alike.
 
 A row is a KV row of all pools in one numbering: those of the window ring from 0, of the overlay
-from ori_pages*B + 1, of the compressed pool T + 1 further; -1 is dead. A tile of X neighbouring
-tokens shares its rows. Its live blocks of 128 columns stand first, live_blocks counts them, and
-nothing behind them is written or read.
+from ori_pages*B + 1, of the compressed pool T + 1 further; -1 is dead. Where other memory lies
+between pages, a page takes one number more than it has rows: neighbouring numbers are neighbouring
+rows, whatever the stride. A tile of X neighbouring tokens shares its rows. Its live blocks of 128
+columns stand first, live_blocks counts them, and nothing behind them is written or read.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import triton.language as tl
 
 from dsv4_kernels.buffers import RUN_COLUMNS
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import Target
 
 # Columns that qk_softmax_pv takes at a time, and the multiple that K is padded to: a 128 x 512 bf16
 # tile of KV is 128 KiB, which fits the 512 KiB L1 of an Ascend cube core twice (double buffering).
@@ -75,6 +77,15 @@ def first_pieces(row, BLOCK_K: tl.constexpr, RUN: tl.constexpr):
     return tl.where(count == 0.0, RUN + 0.0, tl.where(count == 1.0, first, 0.0)).to(tl.int32)
 
 
+@triton.jit
+def row_offset(row, page_rows, page_blocks, BLOCK: tl.constexpr, C: tl.constexpr):
+    """Elements from a pool's first to those of a row, int64; page_rows is of `pool_rows`. For
+    scalars where vectors divide in fp32, as Ascend's do."""
+    page = row // page_rows
+    in_page = row - page * page_rows
+    return page.to(tl.int64) * page_blocks * BLOCK + in_page.to(tl.int64) * C
+
+
 SLOTS = (
     "ori_kv", "ori_block_table", "kv_overlay", "cmp_kv", "cmp_block_table",
     "cmp_sparse_indices", "cmp_sparse_lens",
@@ -85,18 +96,19 @@ SLOT_NUMBERS = ("num_tokens", "window", "first_token")
 def check_slots(contract: Contract, num_tokens: int, window: int, first_token: int) -> None:
     """What the shapes of SLOTS do not say; binds the columns and the numbers."""
     rows = contract.rows
-    N, T, B, K = (contract[letter] for letter in (rows, "T", "B", "K"))
-    contract.require(B >= 1, "ori_kv", "[ori_pages, B, C] with B >= 1", "B = 0")
+    N, T, B, K = (contract[letter] for letter in (rows, "T", "ori_B", "K"))
+    for pool in ("ori", "cmp"):
+        own, pages = contract[f"{pool}_B"], f"[{pool}_pages, B, C]"
+        contract.require(own == B, f"{pool}_kv", f"{pages} with B={B} as in `ori_kv`", f"B = {own}")
+        contract.require_packed(f"{pool}_kv", B * contract["C"])
+        check_pool(contract, pool)
     contract.require(N <= T, "cmp_sparse_indices", f"[{rows}, K] with {rows} <= T={T}", f"{N} rows")
     contract.sizes["num_tokens"] = contract.integer("num_tokens", num_tokens, 0, T)
     contract.sizes["window"] = contract.integer("window", window, 0, 2**30 - 1)
     contract.sizes["first_token"] = contract.integer("first_token", first_token, 0, T - N)
     contract.require(K >= 1, "cmp_sparse_indices", f"[{rows}, K] with K >= 1", "K = 0")
     for pool in ("ori", "cmp"):
-        pool_rows, entries = B * contract[f"{pool}_pages"], contract[f"{pool}_entries"]
-        contract.require(
-            pool_rows < 2**31, f"{pool}_kv", "a pool of < 2**31 rows", f"{pool_rows} rows"
-        )
+        entries = contract[f"{pool}_entries"]
         contract.require(
             page_shift(B) >= 0 or B * entries <= 2**24,
             f"{pool}_block_table",
@@ -150,6 +162,38 @@ def check_sharers(contract: Contract, sharers: int) -> int:
 def page_shift(B: int) -> int:
     """log2 of the page size, or -1 where it is not a power of two."""
     return B.bit_length() - 1 if B > 0 and B & (B - 1) == 0 else -1
+
+
+def pool_rows(contract: Contract, name: str) -> tuple[int, int]:
+    """Of a pool the numbers that its rows take, and those from a page to the next."""
+    pages, B = contract[f"{name}_pages"], contract[f"{name}_B"]
+    gap = POOL_GAP if contract[f"{name}_kv_stride"] > B * contract["C"] else 0
+    return max(pages * (B + gap) - gap, 0), B + gap
+
+
+def check_pool(contract: Contract, name: str) -> None:
+    """What the shape of a pool does not say: what int32 counts of it."""
+    B, (rows, _), stride = contract[f"{name}_B"], pool_rows(contract, name), f"{name}_kv_stride"
+    contract.require(B >= 1, f"{name}_kv", "[pages, B, C] with B >= 1", "B = 0")
+    contract.require(rows < 2**31, f"{name}_kv", "a pool of < 2**31 rows", f"{rows} rows")
+    apart = contract[stride]
+    contract.require(
+        apart < 2**31, f"{name}_kv", "pages < 2**31 elements apart", f"{apart} elements"
+    )
+
+
+def page_block(contract: Contract, target: Target) -> int:
+    """Elements that a page is whole blocks of from the next. A GPU loads 16 bytes of a row at once,
+    from a multiple of 16 bytes only; Ascend's transfers begin at any element of global memory."""
+    return min(8, contract["C"]) if target.kind == "cuda" else 1
+
+
+def page_blocks(contract: Contract, target: Target, name: str) -> int:
+    """Such blocks from a pool's page to the next."""
+    block, stride = page_block(contract, target), contract[f"{name}_kv_stride"]
+    apart = f"pages whole {block}-element blocks apart on {target.kind}"
+    contract.require(stride % block == 0, f"{name}_kv", apart, f"{stride} elements")
+    return stride // block
 
 
 def pool(contract: Contract, name: str) -> str:

@@ -21,6 +21,7 @@ from dsv4_kernels import (
 )
 from dsv4_kernels import device as devices
 from dsv4_kernels.contract import Contract
+from dsv4_kernels.device import MissingDependency
 from dsv4_kernels.inputs.batch import Request, make_batch
 from dsv4_kernels.inputs.prefill import make_inputs
 from reference.batch import places
@@ -38,7 +39,98 @@ def test_kinds_of_layers(ratio, listed, seed, device):
 
 @pytest.mark.parametrize("pages", [(1, 1), (32, 64), (128, 32), (64, 1), (128, 128), (12, 5)])
 def test_page_sizes_of_each_pool(pages, seed, device):
-    check(make_batch(SMALL, MIXED, ratio=4, page_sizes=pages, gap_rows=1, seed=seed), device)
+    check(make_batch(SMALL, MIXED, ratio=4, page_sizes=pages, gap=72, seed=seed), device)
+
+
+def step(device):
+    """Elements that pages are a multiple of apart."""
+    return 8 if device.type == "cuda" else 1
+
+
+@pytest.mark.parametrize("pages", [(1, 1), (32, 8), (12, 5)])
+@pytest.mark.parametrize("gap", [1, 8, 63, 65, 1021])
+def test_pages_any_number_of_elements_apart(gap, pages, seed, device):
+    """The bytes of pools without gaps, with a window, with lists of rows, and with all slots."""
+    options = dict(page_sizes=pages, seed=seed)
+    for kind in (dict(ratio=4), dict(ratio=128, drafts=40), dict(ratio=3, listed=False)):
+        dense = make_batch(SMALL, MIXED, **kind, **options)
+        apart = make_batch(SMALL, MIXED, gap=gap * step(device), **kind, **options)
+        assert apart.cmp_kv is not None
+        for pool in (apart.ori_kv, apart.cmp_kv):
+            assert pool.stride(0) == pool[0].numel() + gap * step(device)
+        want = check(apart, device)
+        assert same(run(dense, device), want)
+        assert same(run(apart, device, attention="lanes"), run(dense, device, attention="lanes"))
+
+
+@pytest.mark.parametrize("pool", ["ori", "cmp"])
+def test_no_run_goes_from_a_page_to_the_next(pool, seed, device):
+    """A request's pages one behind the other, each followed by others' memory."""
+    request = (Request(120, 3, key=1),)
+    batch = make_batch(SMALL, request, ratio=1, page_sizes=(8, 8), gap=step(device), seed=seed)
+    pages, table = getattr(batch, f"{pool}_kv"), getattr(batch, f"{pool}_block_table")
+    order = [*table[0, :15].tolist()]
+    order += sorted({*range(len(pages))} - {*order})
+    pages.copy_(pages[order])
+    changed = dataclasses.replace(batch, **{f"{pool}_block_table": torch.arange(15).int()[None]})
+    check(changed, device)
+
+
+def test_a_batch_moves_with_its_strides(seed):
+    batch = make_batch(SMALL, MIXED, ratio=4, drafts=40, gap=5, seed=seed)
+    for name, there in vars(batch.to("meta")).items():
+        if isinstance(there, torch.Tensor):
+            here = getattr(batch, name)
+            assert (there.shape, there.stride()) == (here.shape, here.stride()), name
+            assert there.is_meta
+
+
+def test_pools_of_two_layers_share_an_arena(seed, device):
+    """As vllm-ascend's: one int8 tensor, a page of it a page of each pool, and bytes of others."""
+    B, C = 16, SMALL.head_dim
+    layers = [
+        make_batch(SMALL, MIXED, ratio=4, page_sizes=(B, B), seed=seed + layer) for layer in (0, 1)
+    ]
+    pools = [(n, name) for n in (0, 1) for name in ("ori_kv", "cmp_kv")]
+    sizes = [getattr(layers[n], name).shape[0] for n, name in pools]
+    own = 2 * B * C  # bytes of a page of a pool, behind which a scale has some
+    page_bytes = len(pools) * own + 26 * step(device)
+    page_bytes -= page_bytes % (2 * step(device))
+    arena = torch.full((page_bytes * max(sizes),), -1, dtype=torch.int8)
+    for place, (n, name) in enumerate(pools):
+        memory = arena.view(torch.bfloat16)[place * own // 2 :]
+        shape = (sizes[place], B, 1, C)
+        pool = memory.as_strided(shape, (page_bytes // 2, C, C, 1))
+        layers[n] = dataclasses.replace(layers[n], **{name: pool.copy_(getattr(layers[n], name))})
+    assert arena.view(torch.bfloat16).isnan().any()
+    outs = [check(layer, device) for layer in layers]
+    assert not same(*outs)
+
+
+def test_what_int32_counts_of_a_pool(seed):
+    """Elements from a page to the next, and rows of all pages with the number of each gap."""
+    batch = make_batch(SMALL, MIXED, ratio=4, page_sizes=(16, 8), seed=seed).to("meta")
+
+    def pool(pages, stride):
+        rows = torch.empty_strided((1, 16, 1, 64), (1024, 64, 64, 1), device="meta")
+        return rows.bfloat16().as_strided((pages, 16, 1, 64), (stride, 64, 64, 1))
+
+    def said(pages, stride):
+        given = dataclasses.replace(batch, ori_kv=pool(pages, stride))
+        try:
+            sparse_attn(*given.args(), **given.options())
+        except (ContractError, MissingDependency) as error:  # nothing runs on meta tensors
+            return str(error)
+        return ""
+
+    for pages, stride, contract in (
+        (2, 2**31, "pages < 2**31 elements apart, got 2147483648 elements"),
+        (2**31 // 17 + 1, 1025, "a pool of < 2**31 rows, got 2147483655 rows"),
+        (2**31 // 17, 1025, "< 2**31 rows with cmp_kv, got 2147483"),
+    ):
+        assert f"sparse_attn: `ori_kv` must be {contract}" in said(pages, stride)
+    for pages, stride in ((2, 2**31 - 1), (2**31 // 17 - 20, 1025)):
+        assert said(pages, stride).startswith("no kernel runs on meta")
 
 
 def test_page_zero_is_a_pad_here_and_live_there(seed, device):
@@ -130,7 +222,7 @@ def test_alone_packed_chunked_and_step_by_step(seed, device):
 def test_drafts_list_the_rows_of_their_window(drafts, ratio, pages, seed, device):
     """The lists name positions behind the token's own too, in any order and with holes."""
     options = dict(ratio=ratio, drafts=drafts, page_sizes=pages, capacity=22, seed=seed)
-    batch = make_batch(SMALL, MIXED, gap_rows=2, **options)
+    batch = make_batch(SMALL, MIXED, gap=136, **options)
     assert batch.listed is not None
     assert max(batch.listed[0]) == 99 > 97
     want = check(batch, device)
@@ -144,9 +236,7 @@ def test_drafts_list_the_rows_of_their_window(drafts, ratio, pages, seed, device
 def test_a_row_of_drafts_beside_the_pool_is_dead(seed, device):
     """Below it, at its end, and wherever int32 reaches; between its pages lies NaN."""
     for pages in ((16, 8), (12, 5)):
-        batch = make_batch(
-            SMALL, MIXED, ratio=4, drafts=32, page_sizes=pages, gap_rows=3, seed=seed
-        )
+        batch = make_batch(SMALL, MIXED, ratio=4, drafts=32, page_sizes=pages, gap=8, seed=seed)
         assert batch.ori_indices is not None
         want, dead = run(batch, device), batch.ori_indices < 0
         assert dead.any()
@@ -386,11 +476,7 @@ WRONG = [
     ("ori_kv", lambda x: x[:, :, :, :32], "C=64"),
     ("ori_kv", lambda x: x[:, ::2], "contiguous along all but the first axis"),
     ("ori_kv", lambda x: x[:, :0], "B >= 1"),
-    (
-        "ori_kv",
-        lambda x: x.as_strided(x.shape, (x.stride(0) - 8, *x.stride()[1:])),
-        "a multiple of",
-    ),
+    ("ori_kv", lambda x: x.as_strided(x.shape, (32 * 64 - 1, 64, 64, 1)), "all but the first axis"),
     ("ori_block_table", lambda x: x.long(), "int32"),
     ("ori_block_table", lambda x: x[0], "S, "),
     ("cmp_kv", lambda x: None, "bfloat16"),
@@ -417,7 +503,7 @@ WRONG = [
 @pytest.mark.parametrize(("name", "change", "contract"), WRONG)
 def test_a_wrong_tensor_is_refused_by_name(name, change, contract, seed):
     drafts = 40 if name == "ori_indices" else None
-    batch = make_batch(SMALL, MIXED, ratio=4, drafts=drafts, gap_rows=1, seed=seed)
+    batch = make_batch(SMALL, MIXED, ratio=4, drafts=drafts, gap=72, seed=seed)
     changed = dataclasses.replace(batch, **{name: change(getattr(batch, name))})
     with pytest.raises(ContractError, match=rf"^sparse_attn: `{name}` must be .*({contract})"):
         sparse_attn(*changed.args(), **changed.options())
@@ -468,17 +554,18 @@ def test_a_plan_keeps_its_kind(seed):
 
 
 def test_a_plan_runs_other_batches_of_its_capacity(seed):
+    """Also with other strides, and with pages side by side."""
     make = dict(ratio=4, page_sizes=(16, 8), seed=seed)
-    first = make_batch(SMALL, MIXED, gap_rows=2, **make)
+    first = make_batch(SMALL, MIXED, gap=9, **make)
     plan = SparseAttn(*first.args(), **first.options())
     assert same(plan.run(*first.args()), run(first))
     second = make_batch(SMALL, (Request(200, 11, key=7), Request(9, 1, key=8)), capacity=20, **make)
-    assert same(plan.run(*second.args()), run(second))
-    assert same(plan.run(*first.args()), run(first))
+    for other in (second, first, make_batch(SMALL, MIXED, gap=64, **make), first):
+        assert same(plan.run(*other.args()), run(other))
 
 
 def test_a_run_like_the_one_before_checks_no_tensor(seed, monkeypatch):
-    batch = make_batch(SMALL, MIXED, ratio=4, gap_rows=2, drafts=40, seed=seed)
+    batch = make_batch(SMALL, MIXED, ratio=4, gap=136, drafts=40, seed=seed)
     mapped = token_map(batch.query_start_loc, batch.seq_lens, 20)
     options = dict(ori_indices=batch.ori_indices, token_map=mapped)
     plan = SparseAttn(*batch.args(), **batch.options(), token_map=mapped)

@@ -53,7 +53,7 @@ def call(op, T=5, seed=3) -> tuple[Any, Any, Any]:
 
 def batch_call(op, kind, T=5, seed=3) -> tuple[Any, Any, Any]:
     requests = (Request(30, 2, key=1), Request(0, 1), Request(T + 20, T - 3, key=2))
-    batch = make_batch(SMALL, requests, capacity=T, gap_rows=1, seed=seed, **BATCHES[kind])
+    batch = make_batch(SMALL, requests, capacity=T, gap=72, seed=seed, **BATCHES[kind])
     options: dict[str, Any] = batch.options()
     if kind == "mapped":
         options["token_map"] = list(token_map(batch.query_start_loc, batch.seq_lens - 1, T))

@@ -159,7 +159,7 @@ def batch_halves(batch, *, wave_tokens=128, schedule="decoupled", out_dtype=None
 def test_the_halves_of_a_batch(ratio, wave_tokens, schedule, out_dtype, seed, device, poison):
     """`sparse_attn`'s bytes; exact zeros of what is dead, whatever the weights hold."""
     batch = make_batch(
-        SMALL, (*REQUESTS, Request(300, 2, key=5)), ratio=ratio, capacity=CAPACITY, gap_rows=1,
+        SMALL, (*REQUESTS, Request(300, 2, key=5)), ratio=ratio, capacity=CAPACITY, gap=72,
         seed=seed,
     ).to(device)  # fmt: skip
     batch.wo_b_scale[3] = torch.nan

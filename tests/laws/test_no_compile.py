@@ -55,7 +55,7 @@ def at_an_odd_byte(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def batch_of(requests=REQUESTS, device=torch.device("cpu"), **options: Any) -> BatchInputs:
-    options = dict(ratio=4, capacity=T, page_sizes=(16, 8), gap_rows=1) | options
+    options = dict(ratio=4, capacity=T, page_sizes=(16, 8), gap=72) | options
     return make_batch(SMALL, requests, **options).to(device)
 
 
@@ -76,6 +76,7 @@ def test_a_batch_compiles_nothing_behind_the_first(ratio, listed, drafts, in_ser
     first = batch_of(**make)
     want = sparse_attn(*first.args(), **first.options())
     in_service()
+    step = 8 if device.type == "cuda" else 1
     for move in places(device):
         other = moved(first, move)
         assert torch.equal(sparse_attn(*other.args(), **other.options()), want)
@@ -87,8 +88,8 @@ def test_a_batch_compiles_nothing_behind_the_first(ratio, listed, drafts, in_ser
         dict(requests=(Request(16, 1, key=4),)),
         dict(requests=(Request(1, 1, key=4),) * 4),
         dict(requests=(Request(0, 0),) * 300),
-        dict(requests=(Request(700, 9, key=5),), gap_rows=0),
-        dict(gap_rows=15, seed=3),
+        dict(requests=(Request(700, 9, key=5),), gap=0),
+        *(dict(gap=gap * step, seed=3) for gap in (1, 7, 8, 9, 1021)),
     ):
         other = batch_of(**make | options)
         sparse_attn(*other.args(), **other.options())

@@ -51,10 +51,10 @@ def table(names: tuple[str, ...]) -> Tensors:
 INPUTS: dict[str, Tensors] = {
     "prefill_sparse_attn": {
         "q": ("T H C", BF16),
-        "ori_kv": ("ori_pages B C", BF16),
+        "ori_kv": ("ori_pages ori_B C", BF16),
         "ori_block_table": ("ori_entries", INT32),
         "kv_overlay": ("T C", BF16),
-        "cmp_kv": ("cmp_pages B C", BF16),
+        "cmp_kv": ("cmp_pages cmp_B C", BF16),
         "cmp_block_table": ("cmp_entries", INT32),
         "cmp_sparse_indices": ("T K", INT32),
         "cmp_sparse_lens": ("T", INT32),
@@ -509,10 +509,14 @@ def wrong_sizes() -> Iterator[Any]:
 
     for op in (chain, "resolve_slots"):
         yield Wrong(op, sized(op, K=0), ("cmp_sparse_indices",), "K >= 1", "^K = 0$")
-        yield Wrong(op, sized(op, B=0), ("ori_kv",), "B >= 1", "^B = 0$")
+        yield Wrong(op, sized(op, ori_B=0, cmp_B=0), ("ori_kv",), "B >= 1", "^B = 0$")
+        pages = r"\[cmp_pages, B, C\] with B=4 as in `ori_kv`"
+        yield Wrong(op, sized(op, cmp_B=5), ("cmp_kv",), pages, "^B = 5$")
         for pool in ("ori_kv", "cmp_kv"):
             too_large = on_meta(**{pool: (2**29, 4, 16)})
             yield Wrong(op, too_large, (pool,), r"< 2\*\*31 rows", f"^{2**31} rows$")
+            apart = the(pool, lambda x: longer(x, 1)[:, :-1])
+            yield Wrong(op, apart, (pool,), "^contiguous, rows of 64$", "^rows 80 apart$")
         ragged = dict(ori_kv=(4, 3, 16), cmp_kv=(4, 3, 16))
         for table in ("ori_block_table", "cmp_block_table"):
             entries = 2**24 // 3 + 1
@@ -529,6 +533,11 @@ def wrong_sizes() -> Iterator[Any]:
         contract = r"\[U=2\] for N=3 tokens by 2"
         yield Wrong(op, lambda x: {"sharers": 2}, ("live_blocks",), contract, "^U = 3$")
     op = "gather_kv"
+    for pool in ("ori", "cmp"):
+        none = sized(op, **{f"{pool}_B": 0})
+        yield Wrong(op, none, (f"{pool}_kv",), "B >= 1", "^B = 0$")
+        too_large = on_meta(**{f"{pool}_kv": (2**29, 4, 16)})
+        yield Wrong(op, too_large, (f"{pool}_kv",), r"< 2\*\*31 rows", f"^{2**31} rows$")
     yield Wrong(op, sized(op, KR=7), ("runs",), "KP/16", "^KR = 7$")
     C24 = sized("gather_kv", C=24)
     yield Wrong("gather_kv", lambda x: C24(x) | {"kv": None}, ("kv_overlay",), "C a power", "24$")

@@ -15,7 +15,7 @@ from dsv4_kernels.segments import SEGMENTS
 from poison import is_sentinel
 
 SIZES = dict(
-    N=2, T=3, H=2, C=16, P=16, G=1, R=8, D=8, J=32, K=5, KP=128, NB=1, B=4,
+    N=2, T=3, H=2, C=16, P=16, G=1, R=8, D=8, J=32, K=5, KP=128, NB=1, ori_B=4, cmp_B=4,
     ori_pages=1, ori_entries=1, cmp_pages=1, cmp_entries=1,
 )  # fmt: skip
 NUMBERS: dict[str, Any] = dict(
@@ -25,8 +25,8 @@ NUMBERS: dict[str, Any] = dict(
 # Where a size of 0 must be a contract error: a loop that never runs leaves no sum behind, a scale
 # of nothing is none, an index has no page.
 REFUSED = {
-    "resolve_slots": {"B", "K", "T"},
-    "gather_kv": {"C", "KR"},
+    "resolve_slots": {"ori_B", "cmp_B", "K", "T"},
+    "gather_kv": {"ori_B", "cmp_B", "C", "KR"},
     "qk_softmax_pv": {"C", "U"},
     "merge_norm": {"C", "NB", "U"},
     "qk": {"C", "U"},

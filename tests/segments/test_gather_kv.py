@@ -7,8 +7,10 @@ import torch
 
 from adversary import SMALL, adversarial_inputs
 from against import check_segment, run_kernel
-from dsv4_kernels import gather_kv
+from dsv4_kernels import ContractError, gather_kv
+from dsv4_kernels.device import Target
 from dsv4_kernels.inputs.prefill import make_inputs
+from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.gather_kv import GatherKvTiles
 from poison import is_sentinel
 from segments.test_resolve_slots import named_rows, slots
@@ -131,6 +133,88 @@ def test_a_pool_of_more_elements_than_int32_counts(device, seed, poison):
     )
     got = check_segment("gather_kv", resolved(inputs, poison), poison)["kv"]
     assert torch.equal(got[0, :B], cmp_kv[last])
+
+
+def arena(pages, B, stride, generator, device):
+    """A pool in the midst of other memory, all of it NaN."""
+    memory = torch.full((3 + pages * stride,), torch.nan, dtype=torch.bfloat16, device=device)
+    pool = memory[3 if device.type != "cuda" else 0 :].as_strided((pages, B, C), (stride, C, 1))
+    return pool.copy_(torch.randn(pages, B, C, generator=generator).bfloat16())
+
+
+@pytest.mark.parametrize("extra", [1, 7, 8, C - 1, C, C + 1, 5 * C + 3])
+def test_pages_lie_any_number_of_elements_apart(extra, generator, device, poison):
+    """Each pool with pages and strides of its own; runs are of rows of a page. A page of 5 rows
+    takes 6 numbers, so the overlay begins at 4 * 6 - 1 + 1 and the compressed pool T + 1 later."""
+    extra *= 8 if device.type == "cuda" else 1
+    pools = {
+        "ori_kv": arena(4, 5, 5 * C + extra, generator, device),
+        "kv_overlay": torch.randn(T, C, generator=generator).bfloat16().to(device),
+        "cmp_kv": arena(3, 16, 16 * C + 8 * extra, generator, device),
+    }
+    compressed = 24 + T + 1
+    rows = [
+        *range(18, 23), *range(6, 11), -1, *range(24, 24 + 5),  # one by one
+        *range(compressed + 34, compressed + 50),  # in one piece: the last page
+        *range(compressed + 20, compressed + 33), 4, 3, 2,
+        *range(compressed + 17, compressed + 28), *range(5),  # in two
+    ]  # fmt: skip
+    got = check_segment("gather_kv", told(pools, rows, [0, 16, 0, 11]), poison)["kv"][0]
+    assert not got.isnan().any()
+    assert torch.equal(got[:5], pools["ori_kv"][3])
+    assert torch.equal(got[16:32], pools["cmp_kv"][2])
+    assert torch.equal(got[48:59], pools["cmp_kv"][1, :11])
+
+
+def test_no_row_behind_the_last_page_is_read(generator, device, poison):
+    """The last page takes no number more than it has rows."""
+    stride = 5 * C + 8
+    pools = {
+        "ori_kv": arena(2, 5, stride, generator, device),
+        "kv_overlay": torch.randn(T, C, generator=generator).bfloat16().to(device),
+        "cmp_kv": arena(2, 5, stride, generator, device),
+    }
+    compressed = 12 + T + 1
+    inputs = told(pools, [11, compressed + 11] * 8, [0])
+    assert (run_kernel("gather_kv", inputs, poison)["kv"] == 0).all()
+    for first in (10, compressed + 10):
+        inputs = told(pools, range(first, first + 16), [2])
+        assert (run_kernel("gather_kv", inputs, poison)["kv"][0, :2] == 0).all()
+
+
+def test_a_gpu_s_pages_are_whole_loads_apart(generator):
+    """What it takes of a row at once is 16 bytes; Ascend and a CPU take pages as they lie."""
+    cpu = torch.device("cpu")
+    pools = {
+        "ori_kv": arena(2, 5, 5 * C + 8, generator, cpu),
+        "kv_overlay": torch.zeros(T, C, dtype=torch.bfloat16),
+        "cmp_kv": arena(2, 5, 5 * C + 4, generator, cpu),
+    }
+    segment = SEGMENTS["gather_kv"]
+    contract, _ = segment.checked(told(pools, [0], [16]))
+
+    def refusal(kind):
+        try:
+            segment.launch(contract, Target(kind, kind, 24, 48), GatherKvTiles())
+        except ContractError as error:
+            return str(error)
+        return ""
+
+    assert refusal("npu") == refusal("cpu") == ""
+    assert "`cmp_kv` must be pages whole 8-element blocks apart" in refusal("cuda")
+
+
+def test_a_page_may_end_past_what_int32_counts(device, poison, generator):
+    """Four pages over 4 GiB of addresses, of which a few rows are ever touched."""
+    stride = 2**30 + 8
+    memory = torch.empty(2 * stride + 5 * C, dtype=torch.bfloat16, device=device)
+    pool = memory.as_strided((3, 5, C), (stride, C, 1))
+    pool[2] = torch.randn(5, C, generator=generator).bfloat16()
+    pools = {"ori_kv": pool, "kv_overlay": pool[2], "cmp_kv": pool}
+    rows = [*range(12, 17), 17 + 1 + 5 + 1 + 16]
+    got = run_kernel("gather_kv", told(pools, rows, [0]), poison)["kv"][0]
+    assert torch.equal(got[:5], pool[2])
+    assert torch.equal(got[5], pool[2, 4])
 
 
 def test_flash_size(device, seed, poison):
