@@ -9,6 +9,8 @@ from collections.abc import Sequence
 
 import torch
 
+from reference.oracle import projected
+
 Place = tuple[int, int]  # a token's request and position
 
 
@@ -153,8 +155,7 @@ def oracle(
     """
     T, H, C = q.shape
     P = rope_cos.shape[1]
-    G, _, J = wo_a.shape
-    out = torch.zeros(T, wo_b.shape[0], dtype=torch.float64)
+    attended = torch.zeros(T, H, C, dtype=torch.float64)
     for t, (r, p) in enumerate(places(query_start_loc, seq_lens, T)):
         if r < 0:
             continue
@@ -172,6 +173,5 @@ def oracle(
         pairs = torch.view_as_complex(head[:, C - P :].reshape(H, P // 2, 2).contiguous())
         turn = torch.complex(rope_cos[t, ::2].double(), -rope_sin[t, ::2].double())
         head[:, C - P :] = torch.view_as_real(pairs * turn).flatten(1)
-        low = torch.stack([head.view(G, J)[g] @ wo_a[g].double().T for g in range(G)])
-        out[t] = low.flatten() @ wo_b.double().T * wo_b_scale.double()
-    return out
+        attended[t] = head
+    return projected(attended, wo_a, wo_b, wo_b_scale)

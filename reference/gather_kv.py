@@ -33,10 +33,16 @@ def gather_kv(
 def numbered(pool: torch.Tensor) -> torch.Tensor:
     """The rows of a pool [pages, B, C] by their numbers: where other memory lies between pages,
     the number between two of them is no row's, here one of NaN."""
-    pages, B, C = pool.shape
-    if pages < 2 or pool.stride(0) == B * C:
+    B = pool.shape[1]
+    if page_numbers(pool) == B or len(pool) == 0:
         return pool.flatten(0, 1)
     return torch.nn.functional.pad(pool, (0, 0, 0, 1), value=torch.nan).flatten(0, 1)[:-1]
+
+
+def page_numbers(pool: torch.Tensor) -> int:
+    """From a page's first row to the next page's."""
+    pages, B, C = pool.shape
+    return B if pages < 2 or pool.stride(0) == B * C else B + 1
 
 
 def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:

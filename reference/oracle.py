@@ -38,8 +38,18 @@ def oracle(
     slots = ori_kv, ori_block_table, kv_overlay, cmp_kv, cmp_block_table
     slots = *slots, cmp_sparse_indices, cmp_sparse_lens
     attended, _ = attend(q, *slots, attn_sink, num_tokens, freqs_cos, freqs_sin, window=window)
+    return projected(attended, wo_a, wo_b, wo_b_scale)
+
+
+def projected(
+    attended: torch.Tensor,  # [T, H, C] fp64
+    wo_a: torch.Tensor,  # [G, R, J]
+    wo_b: torch.Tensor,  # [D, G*R] int8
+    wo_b_scale: torch.Tensor,  # [D]
+) -> torch.Tensor:
+    """Both output projections, [T, D] fp64."""
     G, _, J = wo_a.shape
-    by_group = attended.view(len(q), G, J)
+    by_group = attended.view(len(attended), G, J)
     low_rank = torch.stack([by_group[:, g] @ wo_a[g].double().T for g in range(G)], dim=1)
     return low_rank.flatten(1) @ wo_b.double().T * wo_b_scale.double()
 

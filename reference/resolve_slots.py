@@ -40,7 +40,14 @@ def resolve_slots(
         cmp_sparse_indices, cmp_sparse_lens, num_tokens, window, first_token,
     )  # fmt: skip
     bases = torch.tensor([0, *pool_bases(ori_kv, kv_overlay)])
-    named = torch.where(live, bases[pool] + row, -1)
+    return laid_out(torch.where(live, bases[pool] + row, -1), sharers)
+
+
+def laid_out(
+    named: torch.Tensor,  # [N, K] int64, -1 where dead
+    sharers: int = 1,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The rows of tokens' columns as every resolver writes them."""
     N, K = named.shape
     KP, U = -(-K // BLOCK_COLUMNS) * BLOCK_COLUMNS, -(-N // sharers)
     named = torch.nn.functional.pad(named, (0, KP - K), value=-1)

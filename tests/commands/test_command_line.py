@@ -28,6 +28,10 @@ WRONG = [
     (f"demo --tokens {10**26}", "`start` must leave all positions below 16777216, got 4000"),
     ("demo --preset LARGE", "argument --preset: invalid choice: 'LARGE' (choose from 'FLASH'"),
     ("demo --layer MLA", "argument --layer: invalid choice: 'MLA' (choose from 'SWA'"),
+    ("demo --mtp 2", "--mtp says how requests decode: give --decode or --batch with it"),
+    ("demo --decode --batch", "argument --batch: not allowed with argument --decode"),
+    ("demo --decode --mtp 3 --tokens 3", "`tokens` must be 0 or at least 4, a request's, got 3"),
+    ("demo --batch --mtp -1", "`mtp` must be >= 0, got -1"),
     ("demo --depth 3", "unrecognized arguments: --depth 3"),
     ("graph --schedule row", "unknown schedule 'row': known are decoupled, row_barrier"),
     ("graph --groups 0", "argument --groups: must be a whole number above 0, got 0"),
@@ -87,6 +91,7 @@ def printed_in_80_columns(printed: str) -> None:
     "call",
     [
         "demo --tokens 1",
+        "demo --decode --tokens 3",
         "ascend --preset FLASH --part Ascend910B3",
         "ascend --preset PRO --part Ascend910_9392 --tile group_quant.block_r=512",
         "graph --overlap --preset FLASH",
@@ -150,7 +155,7 @@ def test_help_lists_the_commands(capsys):
 
 
 HELP = {
-    "demo": ("(default: FLASH)", "(default: 128)"),
+    "demo": ("(default: FLASH)", "(default: 128)", "a server's decode step", "mixed step"),
     "graph": ("decoupled or row_barrier (default: decoupled)",),
     "swimlane": ("(default: swimlane.json)",),
     "ascend": (*SEGMENTS, *PARTS),

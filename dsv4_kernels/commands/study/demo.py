@@ -1,4 +1,5 @@
-"""One layer's chain on the best device present, every segment checked against the reference."""
+"""One layer's chain on the best device present, every segment checked against the reference: of a
+chunk, or of a server's batch."""
 
 from __future__ import annotations
 
@@ -7,26 +8,21 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from rich.table import Table
 
 from dsv4_kernels import device as devices
 from dsv4_kernels.buffers import Buffers
-from dsv4_kernels.chains.prefill import WAVE_TOKENS, prefill_sparse_attn, wave_nodes
 from dsv4_kernels.commands import terminal
 from dsv4_kernels.commands.options import add_chunk, add_verbose
-from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
-from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
-from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments import EVERY_SEGMENT
 
 try:
-    import reference
+    from dsv4_kernels.commands.study.cases import Batch, Case, Chunk, Judged
     from reference import bounds
-    from reference.chain_bounds import HANDED_ON, judge_chain, whole
+    from reference.chain_bounds import HANDED_ON, whole
     from reference.compare import compare
 except ImportError as error:
     raise devices.MissingDependency(
@@ -51,33 +47,58 @@ class Checked:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Which chunk to draw, and whether every segment's inputs are listed."""
+    """What to draw, and whether every segment's inputs are listed."""
     add_chunk(parser)
+    batches = parser.add_mutually_exclusive_group()
+    batches.add_argument(
+        "--decode", action="store_true",
+        help="a server's decode step instead of a chunk: T is the capacity of its graph, P the "
+        "furthest position, and some requests are padding",
+    )  # fmt: skip
+    batches.add_argument(
+        "--batch", action="store_true",
+        help="a server's mixed step: decodes first, then chunks of prompts",
+    )  # fmt: skip
+    parser.add_argument(
+        "--mtp", type=int, metavar="N",
+        help="draft tokens of a request that decodes, with --decode or --batch; 1 if not given",
+    )  # fmt: skip
     add_verbose(parser, "the inputs' sizes too, in a wider table")
 
 
 def demo(
-    *, preset: str, layer: str, tokens: int, start: int, seed: int, verbose: bool = False
+    *,
+    preset: str,
+    layer: str,
+    tokens: int,
+    start: int,
+    seed: int,
+    decode: bool = False,
+    batch: bool = False,
+    mtp: int | None = None,
+    verbose: bool = False,
 ) -> bool:
     """Run, check and print; True if everything is within tolerance."""
+    if mtp is not None and not (decode or batch):
+        raise ValueError("--mtp says how requests decode: give --decode or --batch with it")
     console = terminal.console(terminal.WIDTH)
     device = devices.best()
-    console.print(f"[bold]{preset} {layer}[/bold], {tokens} tokens from position {start}")
+    drawn = preset, layer, tokens, start, seed, device
+    case: Case = Chunk(*drawn)
+    if decode or batch:
+        case = Batch(*drawn, mtp=1 if mtp is None else mtp, mixed=batch)
+    console.print(f"[bold]{preset} {layer}[/bold], {case.what}")
     console.print(f"on {devices.describe(device)}")
-    inputs = make_inputs(
-        PRESETS[preset], layer=layer, tokens=tokens, start=start, seed=seed, device=device
-    )
-    names = [node.name for node in wave_nodes(PRESETS[preset], 1, groups_per_launch=10**9)]
-    rows = {name: Checked() for name in names}
+    rows: dict[str, Checked] = defaultdict(Checked)
     handed_on: dict[str, list[torch.Tensor]] = defaultdict(list)
-    waves = -(-tokens // WAVE_TOKENS)
     with terminal.progress(console, words=32) as progress:
-        steps = progress.add_task("compiling and running", total=2 * waves * len(names))
+        steps = progress.add_task("compiling and running", total=None)
 
         def step(text: str) -> None:
             progress.update(steps, description=text)
 
         def first_run(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
+            progress.update(steps, total=2 * len(nodes))
             for node in nodes:
                 step(f"compiling {node.name}")
                 node.run(waves)
@@ -97,20 +118,20 @@ def demo(
                 devices.synchronize(device)
                 rows[node.name].seconds += time.perf_counter() - begin
                 step(f"checking {node.name}")
-                _check(node, before, buffers, rows[node.name])
+                _check(node, case.taken(before), buffers, rows[node.name])
                 progress.advance(steps)
                 for name in {*HANDED_ON} & {*node.writes}:  # o_packed is whole behind its update
                     handed_on[name].append(buffers[name].to("cpu", copy=True))
                 for name in {*HANDED_ON} & {*node.updates}:
                     handed_on[name][-1] = buffers[name].to("cpu", copy=True)
 
-        _chain(inputs, first_run)
+        case.run(first_run)
         begin = time.perf_counter()
-        out = _chain(inputs)
+        out = case.run()
         devices.synchronize(device)
         chain_seconds = time.perf_counter() - begin
-        checked = _chain(inputs, timed_run)
-    if tokens:
+        checked = case.run(timed_run)
+    if rows:
         console.print(_segment_table(rows, device, verbose))
     for name, row in rows.items():
         for verdict in row.verdicts:
@@ -123,50 +144,35 @@ def demo(
     holds = all(verdict.holds for row in rows.values() for verdict in row.verdicts)
     holds &= torch.equal(out, checked)
     with console.status("running the chain's reference and the fp64 oracle"):
-        summary, within = _judge_chain(inputs, out, whole(handed_on))
-    console.print(summary)
+        judged = case.judged(out, whole(handed_on))
+    console.print(_chain_table(judged, out))
+    within = all(verdict.holds for verdict in judged.verdicts.values())
     console.print("[green]within tolerance[/green]" if holds and within else "[red]FAILED[/red]")
     return holds and within
 
 
-def _chain(inputs: PrefillInputs, executor: Executor | None = None) -> torch.Tensor:
-    """The chain; under an executor of the demo's, with one launch for all groups of a segment."""
-    options: dict[str, Any] = {}
-    if executor is not None:
-        options.update(executor=executor, groups_per_launch=inputs.wo_a.shape[0])
-    return prefill_sparse_attn(*inputs.args(), window=inputs.window, **options)
-
-
 def _check(node: Node, before: Buffers, after: Buffers, row: Checked) -> None:
     """Judge what `node` wrote against its reference on the same inputs."""
-    segment = SEGMENTS[node.name]
+    segment = EVERY_SEGMENT[node.name]
     written = segment.outputs_of(after)
     row.verdicts += compare(node.name, segment.inputs_of(before), written)
     row.inputs = row.inputs or _shapes(node.reads, before)
     row.outputs = row.outputs or _shapes(tuple(written), after)
 
 
-def _judge_chain(
-    inputs: PrefillInputs, out: torch.Tensor, handed_on: Buffers
-) -> tuple[Table, bool]:
+def _chain_table(judged: Judged, out: torch.Tensor) -> Table:
     """What the chain hands on, each element within what the one before it makes of it; and how far
     its output is from the reference's and the oracle's, which no bound is set for."""
-    on_cpu = inputs.to("cpu")
-    want = reference.prefill_sparse_attn(*on_cpu.args(), window=on_cpu.window)
-    exact = reference.oracle(*on_cpu.args(), window=on_cpu.window)
-    title, caption = "the chain, element by element", _distances(out, want, exact)
+    title = "the chain, element by element"
+    caption = _distances(out, judged.reference, judged.oracle)
     table = terminal.table(title, "hand-over", caption=caption)
     for heading in ("differ", "of bound"):
         table.add_column(heading, justify="right", no_wrap=True)
     table.add_column("may differ by")
-    verdicts: dict[str, bounds.Verdict] = {}
-    if handed_on:
-        got = handed_on | {"attn_out": out.cpu()}
-        verdicts = judge_chain(on_cpu.args(), got, window=on_cpu.window, schedule="decoupled")
-    for name, verdict in verdicts.items():
+    for name, verdict in judged.verdicts.items():
         used = f"{verdict.used:.0%}" if verdict.holds else f"[red]{verdict.used:.0%}[/red]"
         table.add_row(name, f"{verdict.share:.4%}", used, verdict.because)
-    return table, all(verdict.holds for verdict in verdicts.values())
+    return table
 
 
 def _distances(out: torch.Tensor, want: torch.Tensor, exact: torch.Tensor) -> str:
