@@ -22,6 +22,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs.batch import BatchInputs, Request, make_batch
 from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
+from dsv4_kernels.launcher import plan as plans
 from dsv4_kernels.launcher.executors import in_order
 from dsv4_kernels.launcher.graph import Node, edges
 from dsv4_kernels.launcher.plan import MOST_BINDINGS
@@ -532,8 +533,13 @@ def test_a_run_checks_no_tensor_again(device, seed, monkeypatch):
     def tensor(self, argument, *rest, **options):
         raise AssertionError(f"checked {argument}")
 
+    def signature(arguments):
+        raise AssertionError("another signature")
+
     monkeypatch.setattr(Contract, "tensor", tensor)
-    assert torch.equal(plan.run(*inputs.args(), out=torch.empty_like(out)), out)
+    with monkeypatch.context() as same:
+        same.setattr(plans, "Signature", signature)  # made where shapes are others
+        assert torch.equal(plan.run(*inputs.args(), out=torch.empty_like(out)), out)
     shorter = dataclasses.replace(inputs, cmp_kv=inputs.cmp_kv[:1].clone())
     with pytest.raises(AssertionError, match="checked"):
         plan.run(*shorter.args())

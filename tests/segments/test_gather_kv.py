@@ -93,6 +93,16 @@ def test_a_run_of_two_pieces_wherever_it_breaks(first, generator, device, poison
     check_segment("gather_kv", inputs, poison)
 
 
+@pytest.mark.parametrize(("mark", "means"), [(99, 16), (2**31 - 1, 16), (-7, 0)])
+def test_a_mark_outside_of_a_run_is_the_nearest_inside(mark, means, generator, device, poison):
+    """Sixteen rows at the pool's very end: what a longer piece held would lie beside it."""
+    some = pools(generator, device, ori=16)
+    want = run_kernel("gather_kv", told(some, range(16), [means]), poison)["kv"]
+    got = run_kernel("gather_kv", told(some, range(16), [mark]), poison)["kv"]
+    assert torch.equal(got, want)
+    assert torch.equal(got[0, :16], some["ori_kv"][:, 0])
+
+
 @pytest.mark.parametrize("live_blocks", [-3, 0, 1, 2, 5])
 def test_only_live_blocks_are_touched(live_blocks, generator, device, poison):
     """A count beyond the columns is all of them."""

@@ -70,7 +70,7 @@ MUTANTS = (
         "a mark past a run's end is believed",
         "split = tl.minimum(tl.maximum(split, 0), RUN)",
         "split = tl.maximum(split, 0)",
-        killed_by="test_a_row_of_no_pool_is_dead[99--2]",
+        killed_by="test_a_mark_outside_of_a_run_is_the_nearest_inside[99-16]",
     ),
     mutant(
         "offsets of pages are int32",

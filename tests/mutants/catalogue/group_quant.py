@@ -68,9 +68,9 @@ MUTANTS = (
         killed_by="test_one_amax_per_group_and_token",
     ),
     mutant(
-        "one amax for the tensor",
-        "FLOOR=AMAX_FLOOR",
-        "FLOOR=max(AMAX_FLOOR, float(o_r.abs().max()))",
+        "one amax for all tokens of a tile",
+        "tile_amax = tl.max(tl.abs(x), axis=1)",
+        "tile_amax = tl.max(tl.abs(x), axis=1) * 0 + tl.max(tl.abs(x))",
         killed_by="test_one_amax_per_group_and_token",
     ),
     mutant(

@@ -25,9 +25,9 @@ MUTANTS = (
         killed_by="test_nothing_begins_before_what_it_needs_or_while_its_lane_is_busy",
     ),
     mutant(
-        "a node is ready when one of its needs is done",
-        "if missing[after] == 0:",
-        "if missing[after] == len(needs[after]) - 1:",
+        "who writes over a buffer does not wait for its readers",
+        "needs[edge.after].add(edge.before)",
+        "needs[edge.after] |= {edge.before} if edge.kind != 'WAR' else set()",
         killed_by="test_the_order_is_one_that_the_edges_allow",
     ),
     mutant(

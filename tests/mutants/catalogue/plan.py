@@ -14,6 +14,12 @@ CHAIN = "tests/chains/test_chain.py"
 
 MUTANTS = (
     mutant(
+        "every run looks its shapes up",
+        "if not binding.signature.fits(arguments):",
+        "if True:",
+        killed_by="test_a_run_checks_no_tensor_again",
+    ),
+    mutant(
         "rows of dead waves are not written",
         "attn_out[end:].zero_()",
         "attn_out[end:]",
