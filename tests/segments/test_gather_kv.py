@@ -19,10 +19,12 @@ T, C = 6, 16
 
 
 def pools(generator, device, ori=5, cmp=9):
-    """Pages of one row: rows 0..4, 6..11 and 13..21 by number."""
+    """Pages of one row: rows 0..4, 6..11 and 13..21 by number. NaN lies before and behind each."""
 
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator).bfloat16().to(device)
+    def normal(rows, *shape):
+        whole = torch.full((16 + rows + 16, *shape), torch.nan, dtype=torch.bfloat16)
+        whole[16 : 16 + rows] = torch.randn(rows, *shape, generator=generator)
+        return whole.to(device)[16 : 16 + rows]
 
     return {"ori_kv": normal(ori, 1, C), "kv_overlay": normal(T, C), "cmp_kv": normal(cmp, 1, C)}
 
