@@ -44,7 +44,7 @@ allow_cpu=()
 if $dry_run; then
     export CUDA_VISIBLE_DEVICES=  # the same everywhere
     device=dry-run-cpu
-    tokens=16  # fewer codes are too few to judge the share of them that may differ
+    tokens=4
     allow_cpu=(--cpu)
 elif [ "$device" = cpu ]; then
     echo "bench/gpu.sh: no GPU here; --dry-run tries the script on the CPU" >&2

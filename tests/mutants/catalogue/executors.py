@@ -27,6 +27,13 @@ RECORD_AND_LAUNCH = """\
 
 MUTANTS = (
     mutant(
+        "every run looks for its events",
+        "if known is None:  # the nodes are kept",
+        "if True:  # the nodes are kept",
+        killed_by="tests/launcher/test_plan.py::"
+        "test_a_run_like_the_one_before_looks_for_no_events_again",
+    ),
+    mutant(
         "one event wait of a step is dropped",
         "for awaited in step.waits:",
         "for awaited in step.waits[1:]:",
