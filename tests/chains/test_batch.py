@@ -133,21 +133,6 @@ def test_what_int32_counts_of_a_pool(seed):
         assert said(pages, stride).startswith("no kernel runs on meta")
 
 
-def test_page_zero_is_a_pad_here_and_live_there(seed, device):
-    batch = make_batch(SMALL, MIXED, ratio=4, page_sizes=(16, 8), seed=seed)
-    for name in ("ori_block_table", "cmp_block_table"):
-        table = getattr(batch, name)
-        swapped = torch.where(table == 0, int(table[0, 0]), table)
-        swapped[0, 0] = 0  # of request 0 the first page, of the others what pads
-    first = int(batch.ori_block_table[0, 6])  # that the window of request 0 ends in
-    pool, table = batch.ori_kv.clone(), batch.ori_block_table.clone()
-    pool[[0, first]] = pool[[first, 0]]
-    zero, there = table == 0, table == first
-    table[zero], table[there] = first, 0
-    table[1, 1:] = 0
-    check(dataclasses.replace(batch, ori_kv=pool, ori_block_table=table), device)
-
-
 def test_a_table_is_garbage_behind_the_length_and_before_the_window(seed, device):
     batch = make_batch(SMALL, MIXED, ratio=4, page_sizes=(8, 8), seed=seed)
     want = check(batch, device)
