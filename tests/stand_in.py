@@ -28,8 +28,8 @@ class Entry(NamedTuple):
     what: Any
 
 
-class IllegalCall(RuntimeError):
-    """What the real thing answers with an error code, and this with its reason."""
+class IllegalCall(AssertionError):
+    """What the real thing answers with an error code, and this with its reason: a verdict."""
 
 
 class StandIn:
@@ -46,6 +46,7 @@ class StandIn:
         self._device = device
         self.current_device = device
         self.log: list[Entry] = []
+        self.graphs: list[Any] = []  # that were captured
         self.kept: list[tuple[Any, Any]] = []  # (tensor, stream) that the allocator was told of
         stand_in = self
 
@@ -164,6 +165,7 @@ class StandIn:
             unjoined = [stream for stream, joined in capture.streams.items() if not joined]
             if unjoined:
                 raise IllegalCall("904: a stream drawn into the capture was not joined")
+            self.graphs.append(graph)
             graph.log, graph.launches = capture.log, capture.launches
         finally:
             capture.open = False
