@@ -52,7 +52,9 @@ class ProjATiles(Tiles):
     def fitted(self, contract: Contract, target: Target) -> ProjATiles:
         """For few tokens a tile that holds all of them: the weights are the floor, and 8 tokens
         move less than a tenth more (`tile_of_few`). 128 columns at most: of 256 the cube's L0B has
-        room for 64 products at a time, and a token would have other bits than among many."""
+        room for 64 products at a time, and a token would have other bits than among many. No less
+        either: a rank of one group has 8 tiles of 128 for 20 cores, but of 64, for 16 of them, the
+        tokens' rows are read once a tile and make it an eighth more."""
         if target.kind == "cuda" or contract["N"] > FEW_TOKENS:
             return self
         block_t, block_r = tile_of_few(contract, contract["R"], target.cube_programs, (128,))

@@ -88,4 +88,11 @@ MUTANTS = (
         killed_by="tests/backends/test_npu_model.py::"
         "test_the_tiles_of_few_tokens_add_in_the_same_parts[proj_a]",
     ),
+    mutant(
+        "tiles of 64 columns for the sake of more cores",
+        "target.cube_programs, (128,))",
+        "target.cube_programs, (64,))",
+        killed_by="tests/gates/test_batch_gate.py::"
+        "test_a_batch_keeps_its_claims[8-Ascend910B3-8-CSA]",
+    ),
 )
