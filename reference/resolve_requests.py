@@ -33,7 +33,8 @@ def resolve_requests(
     """(rows [N, KP] int32, bias [N, KP] fp32, runs [N, KP/16] int32, live_blocks [N] int32,
     live_slots [N] int32) as dsv4_kernels.segments.requests says.
 
-    window: columns of the window or of ori_indices, whichever there is. sizes: of tables.
+    window: columns of the window or of ori_indices, whichever there is. sizes: of tables;
+    the tail.
     """
     S, pools = len(seq_lens), {"ori": ori_kv, "cmp": cmp_kv}
     tables = {"ori": ori_tables, "cmp": cmp_tables}
@@ -58,7 +59,8 @@ def resolve_requests(
             columns=cmp_columns, ori_indices=ori_indices[t] if ori_listed else None,
         )  # fmt: skip
         rows.append([number(row) for row in named] or [-1])
-    return laid_out(torch.tensor(rows, dtype=torch.int64).reshape(len(rows), -1))
+    named = torch.tensor(rows, dtype=torch.int64).reshape(len(rows), -1)
+    return laid_out(named, tail=sizes["tail"])
 
 
 def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:

@@ -29,6 +29,7 @@ def resolve_slots(
     window: int = 128,
     first_token: int = 0,
     sharers: int = 1,
+    tail: int = BLOCK_COLUMNS,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """(rows [U, KP] int32, bias [N, KP] fp32, runs [U, KP/16] int32, live_blocks [U] int32,
     live_slots [N] int32) as dsv4_kernels.resolve_slots says.
@@ -40,16 +41,17 @@ def resolve_slots(
         cmp_sparse_indices, cmp_sparse_lens, num_tokens, window, first_token,
     )  # fmt: skip
     bases = torch.tensor([0, *pool_bases(ori_kv, kv_overlay)])
-    return laid_out(torch.where(live, bases[pool] + row, -1), sharers)
+    return laid_out(torch.where(live, bases[pool] + row, -1), sharers, tail)
 
 
 def laid_out(
     named: torch.Tensor,  # [N, K] int64, -1 where dead
     sharers: int = 1,
+    tail: int = BLOCK_COLUMNS,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
     """The rows of tokens' columns as every resolver writes them."""
     N, K = named.shape
-    KP, U = -(-K // BLOCK_COLUMNS) * BLOCK_COLUMNS, -(-N // sharers)
+    KP, U = padded(K, tail), -(-N // sharers)
     named = torch.nn.functional.pad(named, (0, KP - K), value=-1)
     rows = torch.full((U, KP), -1)
     bias = torch.full((N, KP), NEG)
@@ -58,11 +60,20 @@ def laid_out(
         tile = named[u * sharers : (u + 1) * sharers].split(BLOCK_COLUMNS, dim=1)
         for j, block in enumerate(block for block in tile if (block >= 0).any()):
             columns = slice(j * BLOCK_COLUMNS, (j + 1) * BLOCK_COLUMNS)
+            dead = rows[u, columns].shape[0] - block.shape[1]
+            block = torch.nn.functional.pad(block, (0, dead), value=-1)
             rows[u, columns] = block.amax(dim=0)
             bias[u * sharers : (u + 1) * sharers, columns] = torch.where(block >= 0, 0.0, NEG)
             live_blocks[u] = j + 1
     live_slots = (named >= 0).sum(dim=1, dtype=torch.int32)
     return rows.int(), bias, _runs(rows), live_blocks, live_slots
+
+
+def padded(K: int, tail: int) -> int:
+    """KP: whole blocks; with a tail, one and 16, 32 or 64 columns where that holds K."""
+    if tail < BLOCK_COLUMNS < K <= BLOCK_COLUMNS * 3 // 2:
+        return BLOCK_COLUMNS + next(n for n in (16, 32, 64) if n >= K - BLOCK_COLUMNS)
+    return -(-K // BLOCK_COLUMNS) * BLOCK_COLUMNS
 
 
 def pool_bases(ori_kv: torch.Tensor, kv_overlay: torch.Tensor) -> tuple[int, int]:

@@ -34,7 +34,8 @@ def check_rows(batch, device, **options):
     got = run(batch, device, **options)
     arguments, window = as_raw(*batch.args(), **batch.options())
     on_device = [x.to(device) if isinstance(x, torch.Tensor) else x for x in arguments]
-    assert same(got, prefill_sparse_attn(*on_device, window=window).cpu())
+    form = {name: options[name] for name in ("attention",) if name in options}
+    assert same(got, prefill_sparse_attn(*on_device, window=window, **form).cpu())
     return got
 
 

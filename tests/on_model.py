@@ -30,9 +30,11 @@ Outputs = dict[str, torch.Tensor]
 Case = Callable[[], Outputs]
 
 
-def cases(dims: Dims, *, tokens: int, live: int, blocks: int = 2, seed: int = 0) -> dict[str, Case]:
+def cases(
+    dims: Dims, *, tokens: int, live: int, columns: int = 256, sharers: int = 1, seed: int = 0
+) -> dict[str, Case]:
     """{segment: a function that runs it on inputs of its own and gives its outputs by name}."""
-    buffers = _buffers(dims, tokens, live, blocks, seed)
+    buffers = _buffers(dims, tokens, live, columns, sharers, seed)
 
     def case(name: str) -> Case:
         segment = SEGMENTS[name]
@@ -51,19 +53,23 @@ def cases(dims: Dims, *, tokens: int, live: int, blocks: int = 2, seed: int = 0)
     return {name: case(name) for name in SEGMENTS}
 
 
-def _buffers(dims: Dims, tokens: int, live: int, blocks: int, seed: int) -> dict[str, Any]:
+def _buffers(
+    dims: Dims, tokens: int, live: int, columns: int, sharers: int, seed: int
+) -> dict[str, Any]:
     """A value for every buffer, those that segments make for each other included."""
     generator = torch.Generator().manual_seed(seed)
     inputs = make_inputs(dims, layer="CSA", tokens=live, capacity=tokens, start=600, seed=seed)
     sizes = dict(
         N=tokens, H=dims.heads, C=dims.head_dim, P=dims.rope_dim, G=dims.groups,
-        J=dims.group_inputs, R=dims.o_lora_rank, D=dims.hidden, NB=blocks, KP=128 * blocks,
+        J=dims.group_inputs, R=dims.o_lora_rank, D=dims.hidden, NB=-(-columns // 128), KP=columns,
+        X=sharers,
     )  # fmt: skip
     made = [b.name for b in BUFFERS.values() if b.lifetime in ("wave", "chunk", "output")]
     drawn = {k: _drawn(k, shape, generator) for k, shape in shapes(made, sizes).items()}
     numbers = dict(
         first_token=0,
-        sharers=1,
+        sharers=sharers,
+        tail=128 if columns % 128 == 0 else 16,
         groups=dims.groups,
         rope_dim=dims.rope_dim,
         softmax_scale=dims.head_dim**-0.5,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dsv4_kernels.chains.node import chunks, node
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.segments.segment import Segment
+from dsv4_kernels.segments.tiles import FRACTAL
 
 Form = Callable[[Mapping[str, Segment], Mapping[str, int], int], Iterator[Node]]
 
@@ -39,6 +40,9 @@ def _gather(segments: Mapping[str, Segment], sizes: Mapping[str, int]) -> Iterat
 
 
 FORMS: dict[str, Form] = {"fused": fused, "lanes": lanes}
+
+# The fewest columns of a row's last block; 128 where a form takes whole blocks only.
+TAIL = {"lanes": FRACTAL}
 
 # The first projection that takes a form's output as it lies.
 PROJ_A = {"fused": "proj_a", "lanes": "proj_a_heads"}

@@ -121,7 +121,8 @@ class BatchChain(PrefillChain):
                 contract.buffer(name, arguments[name], "token_map")
         S, starts = contract["S"], contract["S1"]
         contract.require(starts == S + 1, "query_start_loc", f"[S+1={S + 1}] int32", f"[{starts}]")
-        bind_columns(contract, batch_columns(self._fixed.window, self._fixed.cmp_columns))
+        columns = batch_columns(self._fixed.window, self._fixed.cmp_columns)
+        bind_columns(contract, columns, self._tail)
         total = sum(pool_rows(contract, pool)[0] for pool in ("ori", "cmp")) + 1 + 2 * POOL_GAP
         contract.require(total < 2**31, "ori_kv", "< 2**31 rows with cmp_kv", f"{total} rows")
         contract.sizes["num_tokens"] = contract["T"]
@@ -135,7 +136,7 @@ class BatchChain(PrefillChain):
         scale = self._softmax_scale
         return dict(
             vars(self._fixed), groups=sizes["G"], rope_dim=sizes["P"], sharers=1, tokens=None,
-            softmax_scale=sizes["C"] ** -0.5 if scale is None else scale,
+            softmax_scale=sizes["C"] ** -0.5 if scale is None else scale, tail=self._tail,
         )  # fmt: skip
 
 

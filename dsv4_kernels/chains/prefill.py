@@ -25,7 +25,13 @@ from dsv4_kernels.launcher.plan import Captured, Plan, Planned
 from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.proj_b import MAX_RANK
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, check_sharers, check_slots, without_kv_head
+from dsv4_kernels.segments.slots import (
+    BLOCK_COLUMNS,
+    bind_columns,
+    check_sharers,
+    check_slots,
+    without_kv_head,
+)
 from dsv4_kernels.segments.tiles import Tiles
 
 # Tokens per wave: the seed's prefill chunk. A wave's scratch, 194 MiB at FLASH (K = 640) and 524 at
@@ -75,6 +81,7 @@ class PrefillChain:
         contract = Contract(self.op)
         contract.one_of("schedule", schedule, SCHEDULES)
         contract.one_of("attention", attention, attention_forms.FORMS)
+        self._tail = attention_forms.TAIL.get(attention, BLOCK_COLUMNS)
         self._window = window
         self._sharers = check_sharers(contract, sharers)
         self._forms = attention_forms.FORMS[attention], projection_forms.FORMS[schedule]
@@ -128,9 +135,16 @@ class PrefillChain:
             if BUFFERS[name].dtype is not int and name in arguments:
                 contract.buffer(name, arguments[name])
         check_slots(
-            contract, num_tokens=arguments["num_tokens"], window=self._window, first_token=0
-        )
+            contract, num_tokens=arguments["num_tokens"], window=self._window, first_token=0,
+            tail=self._tail,
+        )  # fmt: skip
         check_sharers(contract, self._sharers)
+
+    def columns(self, K: int) -> dict[str, int]:
+        """KP and what follows from it, by their letters."""
+        contract = Contract(self.op)
+        bind_columns(contract, K, self._tail)
+        return contract.sizes
 
     def nodes(self, sizes: Mapping[str, int]) -> tuple[Node, ...]:
         """Those of one wave: attention, then the projection."""
@@ -152,6 +166,7 @@ class PrefillChain:
             rope_dim=sizes["P"],
             softmax_scale=sizes["C"] ** -0.5,
             sharers=self._sharers,
+            tail=self._tail,
         )
 
 
@@ -175,12 +190,12 @@ def wave_nodes(
         **options: as `PrefillChain` takes them.
     """
     ring, K = -(-dims.window // dims.page_rows), columns or dims.index_columns
-    blocks = -(-K // BLOCK_COLUMNS)
+    chain = PrefillChain(**options)
     sizes = dims.letters() | dict(
-        N=tokens, T=tokens, K=K, KP=blocks * BLOCK_COLUMNS, NB=blocks, ori_pages=ring,
-        ori_entries=ring, cmp_pages=K, cmp_entries=K, X=options.get("sharers", 1),
+        N=tokens, T=tokens, K=K, ori_pages=ring, ori_entries=ring, cmp_pages=K, cmp_entries=K,
+        X=options.get("sharers", 1),
     )  # fmt: skip
-    return PrefillChain(**options).nodes(sizes)
+    return chain.nodes(sizes | chain.columns(K))
 
 
 class PrefillSparseAttn(Planned):

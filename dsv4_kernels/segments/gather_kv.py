@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import triton
 import triton.language as tl
 
 from dsv4_kernels.buffers import RUN_COLUMNS
@@ -25,8 +26,9 @@ from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.slots import (
     BLOCK_COLUMNS,
     POOL_GAP,
+    check_blocks,
     check_pool,
-    check_whole_blocks,
+    live_columns,
     page_block,
     page_blocks,
     pool,
@@ -85,11 +87,11 @@ def _gather_kv_kernel(
     r = tl.arange(0, RUN)
     overlay_base = ori_rows + GAP
     cmp_base = overlay_base + chunk_tokens + GAP
-    tasks = KP // TASK_K
+    tasks = tl.cdiv(KP, TASK_K)
     for task in range(tl.program_id(0), U * tasks, tl.num_programs(0)):
         u = (task // tasks).to(tl.int64)
         k0 = task % tasks * TASK_K
-        columns = tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K) * BLOCK_K
+        columns = live_columns(tl.load(live_blocks_ptr + u), KP, BLOCK_K)
         for k in range(k0, tl.minimum(k0 + TASK_K, columns), RUN):
             split = tl.load(runs_ptr + u * (KP // RUN) + k // RUN)
             split = tl.minimum(tl.maximum(split, 0), RUN)
@@ -126,7 +128,7 @@ def _gather_kv_kernel(
 
 def _check(contract: Contract) -> None:
     KP = contract["KP"]
-    check_whole_blocks(contract, "rows")
+    check_blocks(contract, "rows")
     runs = contract["KR"]
     contract.require(runs * RUN_COLUMNS == KP, "runs", f"[U, KP/16] with KP={KP}", f"KR = {runs}")
     contract.power_of_two("C", "kv_overlay")
@@ -141,7 +143,7 @@ def _launch(contract: Contract, target: Target, tiles: GatherKvTiles) -> Launch:
     )
     return Launch(
         _gather_kv_kernel,
-        target.grid("vector", U * (KP // tiles.block_k)),
+        target.grid("vector", U * triton.cdiv(KP, tiles.block_k)),
         (
             pool(contract, "ori"), "kv_overlay", pool(contract, "cmp"), "rows", "runs",
             "live_blocks", "kv", *ori, contract["T"], *cmp, U, KP,

@@ -6,7 +6,8 @@ are rounded to bf16 on their way out, the rope columns stay fp32 for `finish`, w
 
 Columns are tiles of powers of two, C/2, C/4, .. and the P of the rope, each with an accumulator of
 its own: one that is stored in two ways would pass through a vector core, and so would a store that
-sorts heads by group. That is why o_heads lies token by token.
+sorts heads by group. That is why o_heads lies token by token. Of short rows - a block, or one and
+a tail - KV stays in L1 for all that share it.
 """
 
 from __future__ import annotations
@@ -25,8 +26,14 @@ from dsv4_kernels.segments.cost import Cost, attention_flop, moved_of_heads
 from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers, check_whole_blocks
-from dsv4_kernels.segments.tasks import rows_of_a_task, rows_task, rows_tasks
+from dsv4_kernels.segments.slots import (
+    BLOCK_COLUMNS,
+    bind_sharers,
+    check_blocks,
+    columns_at_a_time,
+    is_short,
+)
+from dsv4_kernels.segments.tasks import rows_at, rows_of_a_task, rows_task, rows_tasks
 from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
 
 
@@ -34,10 +41,12 @@ from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
 class PvTiles(Tiles):
     """block_r: rows of a task at most; two tokens of FLASH that share their KV. accumulator:
     elements of o that a task adds up; 32768 fp32 are the 128 KiB of L0C, FLASH's 64 heads whole
-    and half the columns of PRO's 128, which read P twice rather than KV."""
+    and half the columns of PRO's 128, which read P twice rather than KV. Of short rows as many
+    at a time as that leaves whole. task_r: rows of a task of short ones, as qk's."""
 
     core: ClassVar[Core] = "AIC"
     block_r: int = extent(128, low=FRACTAL, beside=("C", BLOCK_COLUMNS))
+    task_r: int = extent(512, low=FRACTAL)
     accumulator: int = extent(2**15, low=FRACTAL * FRACTAL)
 
     @classmethod
@@ -53,11 +62,60 @@ class PvTiles(Tiles):
         columns = max(min(sizes["C"], self.accumulator // rows, 8 * sizes["P"]), sizes["P"])
         return rows, columns
 
+    def short_widths(self, sizes: Mapping[str, int]) -> tuple[int, int, int]:
+        """Likewise of short rows: those of a task, those at a time, columns."""
+        most = max(min(sizes["C"], 8 * sizes["P"]), sizes["P"])
+        rows = rows_of_a_task(sizes, min(self.block_r, max(self.accumulator // most, FRACTAL)))
+        columns = max(min(most, self.accumulator // rows), sizes["P"])
+        return rows_of_a_task(sizes, max(self.task_r, rows)), rows, columns
+
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """P and V doubled in L1, once for the columns with the rope and once for others; o."""
-        rows, columns = self.widths(sizes)
-        of_a_part = 2 * 2 * BLOCK_COLUMNS * (rows + columns)
+        rows, columns = self.short_widths(sizes)[1:] if is_short(sizes) else self.widths(sizes)
+        of_a_part = 2 * 2 * columns_at_a_time(sizes) * (rows + columns)
         return Budget(l1=of_a_part * (1 if columns == sizes["C"] else 2), l0c=4 * rows * columns)
+
+
+@triton.jit
+def _parts(
+    rows_ptr,  # [n, 1]
+    WIDTH: tl.constexpr,
+    LAST: tl.constexpr,
+):
+    """Where WIDTH columns lie, of KV or of o: a half, a quarter, an eighth, the last LAST."""
+    half, quarter = tl.arange(0, WIDTH // 2), tl.arange(0, WIDTH // 4)
+    eighth, last = tl.arange(0, WIDTH // 8), tl.arange(0, LAST)
+    quarter_ptr = rows_ptr + WIDTH // 2 + quarter[None, :]
+    eighth_ptr = rows_ptr + WIDTH // 4 * 3 + eighth[None, :]
+    last_ptr = rows_ptr + WIDTH - LAST + last[None, :]
+    return rows_ptr + half[None, :], quarter_ptr, eighth_ptr, last_ptr
+
+
+@triton.jit
+def _store(
+    out_rows_ptr,  # [BLOCK_R, 1]
+    rope_rows_ptr,  # [BLOCK_R, 1]
+    o_half,
+    o_quarter,
+    o_eighth,
+    o_last,
+    inside,  # [BLOCK_R, 1] bool
+    WIDTH: tl.constexpr,
+    LAST: tl.constexpr,
+    ROPE: tl.constexpr,
+):
+    """WIDTH columns of o, those that there are; for ROPE the last LAST in fp32 to rope_rows."""
+    half_ptr, quarter_ptr, eighth_ptr, last_ptr = _parts(out_rows_ptr, WIDTH, LAST)
+    if LAST <= WIDTH // 2:
+        tl.store(half_ptr, o_half.to(tl.bfloat16), mask=inside)
+    if LAST <= WIDTH // 4:
+        tl.store(quarter_ptr, o_quarter.to(tl.bfloat16), mask=inside)
+    if LAST <= WIDTH // 8:
+        tl.store(eighth_ptr, o_eighth.to(tl.bfloat16), mask=inside)
+    if ROPE:
+        tl.store(rope_rows_ptr + tl.arange(0, LAST)[None, :], o_last, mask=inside)
+    else:
+        tl.store(last_ptr, o_last.to(tl.bfloat16), mask=inside)
 
 
 @triton.jit
@@ -75,10 +133,8 @@ def _columns(
     BLOCK_K: tl.constexpr,
     ROPE: tl.constexpr,
 ):
-    """WIDTH columns of o for BLOCK_R rows, the last LAST of them in fp32 to rope_rows for ROPE."""
+    """WIDTH columns of o for BLOCK_R rows."""
     k = tl.arange(0, BLOCK_K)
-    half, quarter = tl.arange(0, WIDTH // 2), tl.arange(0, WIDTH // 4)
-    eighth, last = tl.arange(0, WIDTH // 8), tl.arange(0, LAST)
     o_half = tl.zeros((BLOCK_R, WIDTH // 2), tl.float32)
     o_quarter = tl.zeros((BLOCK_R, WIDTH // 4), tl.float32)
     o_eighth = tl.zeros((BLOCK_R, WIDTH // 8), tl.float32)
@@ -86,30 +142,17 @@ def _columns(
     for b in range(blocks):
         p = tl.load(p_rows_ptr + b * BLOCK_K + k[None, :], mask=inside, other=0.0)
         v_ptr = kv_ptr + b * BLOCK_K * C + k[:, None] * C
+        half_ptr, quarter_ptr, eighth_ptr, last_ptr = _parts(v_ptr, WIDTH, LAST)
         if LAST <= WIDTH // 2:
-            v = tl.load(v_ptr + half[None, :])
-            o_half = tl.dot(p, v, o_half)
+            o_half = tl.dot(p, tl.load(half_ptr), o_half)
         if LAST <= WIDTH // 4:
-            v = tl.load(v_ptr + WIDTH // 2 + quarter[None, :])
-            o_quarter = tl.dot(p, v, o_quarter)
+            o_quarter = tl.dot(p, tl.load(quarter_ptr), o_quarter)
         if LAST <= WIDTH // 8:
-            v = tl.load(v_ptr + WIDTH // 4 * 3 + eighth[None, :])
-            o_eighth = tl.dot(p, v, o_eighth)
-        v = tl.load(v_ptr + WIDTH - LAST + last[None, :])
-        o_last = tl.dot(p, v, o_last)
-    if LAST <= WIDTH // 2:
-        tl.store(out_rows_ptr + half[None, :], o_half.to(tl.bfloat16), mask=inside)
-    if LAST <= WIDTH // 4:
-        quarter_ptr = out_rows_ptr + WIDTH // 2 + quarter[None, :]
-        tl.store(quarter_ptr, o_quarter.to(tl.bfloat16), mask=inside)
-    if LAST <= WIDTH // 8:
-        eighth_ptr = out_rows_ptr + WIDTH // 4 * 3 + eighth[None, :]
-        tl.store(eighth_ptr, o_eighth.to(tl.bfloat16), mask=inside)
-    if ROPE:
-        tl.store(rope_rows_ptr + last[None, :], o_last, mask=inside)
-    else:
-        last_ptr = out_rows_ptr + WIDTH - LAST + last[None, :]
-        tl.store(last_ptr, o_last.to(tl.bfloat16), mask=inside)
+            o_eighth = tl.dot(p, tl.load(eighth_ptr), o_eighth)
+        o_last = tl.dot(p, tl.load(last_ptr), o_last)
+    _store(
+        out_rows_ptr, rope_rows_ptr, o_half, o_quarter, o_eighth, o_last, inside, WIDTH, LAST, ROPE
+    )
 
 
 @kernel
@@ -162,10 +205,128 @@ def _pv_kernel(
                 )  # fmt: skip
 
 
+@triton.jit
+def _short_columns(
+    p_rows_ptr,
+    kv_ptr,
+    out_rows_ptr,
+    rope_rows_ptr,
+    rows,
+    tails,
+    KP: tl.constexpr,
+    C: tl.constexpr,
+    P: tl.constexpr,
+    WIDTH: tl.constexpr,
+    LAST: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    ROPE: tl.constexpr,
+):
+    """WIDTH columns of o for all rows of a task, whose KV stays: a block and, if tails is 1, a
+    tail, which is added to accumulators that hold a sum already."""
+    TAIL: tl.constexpr = KP - BLOCK_K
+    k, r = tl.arange(0, BLOCK_K), tl.arange(0, BLOCK_R)[:, None]
+    v_ptr = kv_ptr + k[:, None] * C
+    half_ptr, quarter_ptr, eighth_ptr, last_ptr = _parts(v_ptr, WIDTH, LAST)
+    v_last = tl.load(last_ptr)
+    if LAST <= WIDTH // 2:
+        v_half = tl.load(half_ptr)
+    if LAST <= WIDTH // 4:
+        v_quarter = tl.load(quarter_ptr)
+    if LAST <= WIDTH // 8:
+        v_eighth = tl.load(eighth_ptr)
+    if TAIL > 0:
+        tail = tl.arange(0, TAIL)
+        there = (tail < tails * TAIL)[:, None]
+        t_ptr = kv_ptr + BLOCK_K * C + tail[:, None] * C
+        half_ptr, quarter_ptr, eighth_ptr, last_ptr = _parts(t_ptr, WIDTH, LAST)
+        t_last = tl.load(last_ptr, mask=there, other=0.0)
+        if LAST <= WIDTH // 2:
+            t_half = tl.load(half_ptr, mask=there, other=0.0)
+        if LAST <= WIDTH // 4:
+            t_quarter = tl.load(quarter_ptr, mask=there, other=0.0)
+        if LAST <= WIDTH // 8:
+            t_eighth = tl.load(eighth_ptr, mask=there, other=0.0)
+    for r0 in range(0, rows, BLOCK_R):
+        inside = r0 + r < rows
+        p_tile_ptr = p_rows_ptr + (r0 + r) * KP
+        p = tl.load(p_tile_ptr + k[None, :], mask=inside, other=0.0)
+        o_last = tl.dot(p, v_last)
+        o_half, o_quarter, o_eighth = o_last, o_last, o_last
+        if LAST <= WIDTH // 2:
+            o_half = tl.dot(p, v_half)
+        if LAST <= WIDTH // 4:
+            o_quarter = tl.dot(p, v_quarter)
+        if LAST <= WIDTH // 8:
+            o_eighth = tl.dot(p, v_eighth)
+        if TAIL > 0:
+            for _ in range(tails):
+                p_tail = tl.load(p_tile_ptr + BLOCK_K + tail[None, :], mask=inside, other=0.0)
+                o_last = tl.dot(p_tail, t_last, o_last)
+                if LAST <= WIDTH // 2:
+                    o_half = tl.dot(p_tail, t_half, o_half)
+                if LAST <= WIDTH // 4:
+                    o_quarter = tl.dot(p_tail, t_quarter, o_quarter)
+                if LAST <= WIDTH // 8:
+                    o_eighth = tl.dot(p_tail, t_eighth, o_eighth)
+        _store(
+            out_rows_ptr + (r0 + r) * C, rope_rows_ptr + (r0 + r) * P, o_half, o_quarter, o_eighth,
+            o_last, inside, WIDTH, LAST, ROPE,
+        )  # fmt: skip
+
+
+@kernel
+def _pv_short_kernel(
+    p_ptr,  # [N, H, KP] bf16
+    kv_ptr,  # [U, KP, C] bf16
+    live_blocks_ptr,  # [U] int32
+    o_heads_ptr,  # [N, G, J] bf16
+    o_rope_ptr,  # [N, H, P] fp32
+    N,
+    H: tl.constexpr,
+    KP: tl.constexpr,
+    C: tl.constexpr,
+    P: tl.constexpr,
+    X: tl.constexpr,
+    TASK_R: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    WIDTH: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    # One task: WIDTH columns of TASK_R rows that share their KV, BLOCK_R at a time.
+    TASKS: tl.constexpr = (X * H + TASK_R - 1) // TASK_R
+    PARTS: tl.constexpr = C // WIDTH
+    for task in range(tl.program_id(0), tl.cdiv(N, X) * TASKS * PARTS, tl.num_programs(0)):
+        part = task % PARTS
+        u, first, rows = rows_at(task // PARTS, N, H, X, TASKS, TASK_R)
+        tails = tl.minimum(tl.maximum(tl.load(live_blocks_ptr + u) - 1, 0), 1)
+        p_rows_ptr = p_ptr + first * KP
+        v_rows_ptr = kv_ptr + u * KP * C
+        o_rows_ptr = o_heads_ptr + first * C
+        rope_rows_ptr = o_rope_ptr + first * P
+        if PARTS == 1:
+            _short_columns(
+                p_rows_ptr, v_rows_ptr, o_rows_ptr, rope_rows_ptr, rows, tails,
+                KP, C, P, WIDTH, P, BLOCK_R, BLOCK_K, True,
+            )  # fmt: skip
+        else:
+            column = part * WIDTH
+            if part == PARTS - 1:
+                _short_columns(
+                    p_rows_ptr, v_rows_ptr + column, o_rows_ptr + column, rope_rows_ptr, rows,
+                    tails, KP, C, P, WIDTH, P, BLOCK_R, BLOCK_K, True,
+                )  # fmt: skip
+            else:
+                _short_columns(
+                    p_rows_ptr, v_rows_ptr + column, o_rows_ptr + column, rope_rows_ptr, rows,
+                    tails, KP, C, P, WIDTH, WIDTH, BLOCK_R, BLOCK_K, False,
+                )  # fmt: skip
+
+
 def _check(contract: Contract, groups: int, rope_dim: int, sharers: int = 1) -> None:
     bind_sharers(contract, sharers)
     H, C = contract["H"], contract["C"]
-    check_whole_blocks(contract, "kv")
+    check_blocks(contract, "kv")
     contract.power_of_two("C", "kv", low=FRACTAL)
     groups = contract.integer("groups", groups, 1)
     contract.require(H % groups == 0, "groups", f"a divisor of H={H}", str(groups))
@@ -176,16 +337,22 @@ def _check(contract: Contract, groups: int, rope_dim: int, sharers: int = 1) -> 
 
 def _launch(contract: Contract, target: Target, tiles: PvTiles) -> Launch:
     N, KP, H, C, P, X = (contract[letter] for letter in ("N", "KP", "H", "C", "P", "X"))
+    constants = dict(H=H, C=C, P=P, X=X, BLOCK_K=BLOCK_COLUMNS, **tiles.options(target))
+    if is_short(contract.sizes):
+        task_rows, rows, columns = tiles.short_widths(contract.sizes)
+        return Launch(
+            _pv_short_kernel,
+            target.grid("cube", rows_tasks(contract, task_rows) * (C // columns)),
+            ("p", "kv", "live_blocks", "o_heads", "o_rope", N),
+            dict(KP=KP, TASK_R=task_rows, BLOCK_R=rows, WIDTH=columns, **constants),
+        )
     rows, columns = tiles.widths(contract.sizes)
     return Launch(
         _pv_kernel,
         target.grid("cube", rows_tasks(contract, rows) * (C // columns)),
         ("p", "kv", "live_blocks", "o_heads", "o_rope", N, KP),
-        dict(
-            H=H, C=C, P=P, X=X, BLOCK_R=rows, WIDTH=columns, BLOCK_K=BLOCK_COLUMNS,
-            **tiles.options(target),
-        ),
-    )  # fmt: skip
+        dict(BLOCK_R=rows, WIDTH=columns, **constants),
+    )
 
 
 def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
@@ -216,7 +383,7 @@ def pv(
     """The output of attention, from normalised P.
 
     Args:
-        p, kv: as `softmax` and gather_kv write them; KP is a multiple of 128.
+        p, kv: as `softmax` and gather_kv write them; KP is a multiple of 128, or 144, 160 or 192.
         live_blocks: how many blocks of a tile of X tokens to add up; later ones are not read. What
             a tile with none gets is not defined: `finish` makes zeros of it.
         groups: G, a divisor of H.

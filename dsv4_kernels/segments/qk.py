@@ -2,7 +2,8 @@
 
 The first lane: pure cube, for scale, bias and softmax are vector work. The heads of the tokens that
 share a tile's KV are rows of one matrix. q stays in L1 for all blocks: loaded again for each it
-would be a third of what this kernel moves.
+would be a third of what this kernel moves. Of short rows - a block, or one and a tail - it is KV
+that stays, for all rows that share it, and neither is loaded twice.
 """
 
 from __future__ import annotations
@@ -19,18 +20,27 @@ from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, attention_flop, moved
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers, check_whole_blocks
-from dsv4_kernels.segments.tasks import rows_of_a_task, rows_task, rows_tasks
+from dsv4_kernels.segments.slots import (
+    BLOCK_COLUMNS,
+    bind_sharers,
+    check_blocks,
+    columns_at_a_time,
+    is_short,
+)
+from dsv4_kernels.segments.tasks import rows_at, rows_of_a_task, rows_task, rows_tasks
 from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
 
 
 @dataclass(frozen=True, kw_only=True)
 class QkTiles(Tiles):
     """block_r: rows of a task at most. 128 x 512 bf16 of q and as much of KV, both doubled, are
-    all of the 512 KiB of L1: PRO's heads, or two tokens of FLASH that share their KV."""
+    all of the 512 KiB of L1: PRO's heads, or two tokens of FLASH that share their KV. Of short
+    rows half of them at a time: a tail of 64 columns then fits too. task_r: rows of a task of
+    short ones, which load KV once; 512 are 8 tokens of FLASH, and 16 tasks for 20 cores."""
 
     core: ClassVar[Core] = "AIC"
     block_r: int = extent(128, low=FRACTAL, beside=("C", BLOCK_COLUMNS))
+    task_r: int = extent(512, low=FRACTAL)
 
     @classmethod
     def cuda(cls) -> QkTiles:
@@ -40,8 +50,18 @@ class QkTiles(Tiles):
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """q and KV doubled in L1, the scores of a block in L0C."""
-        rows = rows_of_a_task(sizes, self.block_r)
-        return Budget(l1=2 * 2 * (rows + BLOCK_COLUMNS) * sizes["C"], l0c=4 * rows * BLOCK_COLUMNS)
+        columns = columns_at_a_time(sizes)
+        rows = self.short_rows(sizes)[1] if is_short(sizes) else self.rows(sizes)
+        return Budget(l1=2 * 2 * (rows + columns) * sizes["C"], l0c=4 * rows * columns)
+
+    def rows(self, sizes: Mapping[str, int]) -> int:
+        """Of a task."""
+        return rows_of_a_task(sizes, self.block_r)
+
+    def short_rows(self, sizes: Mapping[str, int]) -> tuple[int, int]:
+        """Of a task of short rows, and at a time."""
+        rows = rows_of_a_task(sizes, max(self.block_r // 2, FRACTAL))
+        return rows_of_a_task(sizes, max(self.task_r, rows)), rows
 
 
 @kernel
@@ -74,21 +94,78 @@ def _qk_kernel(
             tl.store(rows_ptr + k[None, :], scores, mask=inside)
 
 
+@kernel
+def _qk_short_kernel(
+    q_ptr,  # [N, H, C] bf16
+    kv_ptr,  # [U, KP, C] bf16
+    live_blocks_ptr,  # [U] int32
+    scores_ptr,  # [N, H, KP] fp32
+    N,
+    H: tl.constexpr,
+    KP: tl.constexpr,
+    C: tl.constexpr,
+    X: tl.constexpr,
+    TASK_R: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+):
+    # One task: TASK_R rows that share their KV, BLOCK_R at a time; a block of columns and a tail.
+    # Without a loop around KV's load the Ascend compiler does not double-buffer it in L1. A tail
+    # that is dead is no loop that does not run: around a dot that makes the kernel MIX. Its dot
+    # runs, on rows that are not loaded, and none of it is stored.
+    TASKS: tl.constexpr = (X * H + TASK_R - 1) // TASK_R
+    TAIL: tl.constexpr = KP - BLOCK_K
+    c = tl.arange(0, C)
+    k = tl.arange(0, BLOCK_K)
+    r = tl.arange(0, BLOCK_R)
+    for task in range(tl.program_id(0), tl.cdiv(N, X) * TASKS, tl.num_programs(0)):
+        u, first, rows = rows_at(task, N, H, X, TASKS, TASK_R)
+        blocks = tl.load(live_blocks_ptr + u)
+        tile_ptr = kv_ptr + u * KP * C
+        for _ in range(0, tl.minimum(blocks, 1)):
+            kv = tl.load(tile_ptr + k[:, None] * C + c[None, :])
+            if TAIL > 0:
+                tail = tl.arange(0, TAIL)
+                tails = tl.minimum(blocks - 1, 1)
+                tail_rows_ptr = tile_ptr + BLOCK_K * C + tail[:, None] * C
+                there = (tail < tails * TAIL)[:, None]
+                kv_tail = tl.load(tail_rows_ptr + c[None, :], mask=there, other=0.0)
+            for r0 in range(0, rows, BLOCK_R):
+                inside = (r0 + r < rows)[:, None]
+                q_rows_ptr = q_ptr + (first + r0) * C + r[:, None] * C
+                q = tl.load(q_rows_ptr + c[None, :], mask=inside, other=0)
+                rows_ptr = scores_ptr + (first + r0) * KP + r[:, None] * KP
+                tl.store(rows_ptr + k[None, :], tl.dot(q, tl.trans(kv)), mask=inside)
+                if TAIL > 0:
+                    alive = (r0 + r < rows * tails)[:, None]
+                    tail_ptr = rows_ptr + BLOCK_K + tail[None, :]
+                    tl.store(tail_ptr, tl.dot(q, tl.trans(kv_tail)), mask=alive)
+
+
 def _check(contract: Contract, sharers: int = 1) -> None:
     bind_sharers(contract, sharers)
-    check_whole_blocks(contract, "kv")
+    check_blocks(contract, "kv")
     contract.power_of_two("C", "q", low=FRACTAL)
     contract.require_packed("q", contract["H"] * contract["C"])  # a tile has rows of X tokens
 
 
 def _launch(contract: Contract, target: Target, tiles: QkTiles) -> Launch:
     N, KP, H, C, X = (contract[letter] for letter in ("N", "KP", "H", "C", "X"))
-    rows = rows_of_a_task(contract.sizes, tiles.block_r)
+    constants = dict(H=H, C=C, X=X, BLOCK_K=BLOCK_COLUMNS, **tiles.options(target))
+    if is_short(contract.sizes):
+        task_rows, rows = tiles.short_rows(contract.sizes)
+        return Launch(
+            _qk_short_kernel,
+            target.grid("cube", rows_tasks(contract, task_rows)),
+            ("q", "kv", "live_blocks", "scores", N),
+            dict(KP=KP, TASK_R=task_rows, BLOCK_R=rows, **constants),
+        )
+    rows = tiles.rows(contract.sizes)
     return Launch(
         _qk_kernel,
         target.grid("cube", rows_tasks(contract, rows)),
         ("q", "kv", "live_blocks", "scores", N, KP),
-        dict(H=H, C=C, X=X, BLOCK_R=rows, BLOCK_K=BLOCK_COLUMNS, **tiles.options(target)),
+        dict(BLOCK_R=rows, **constants),
     )
 
 
@@ -116,7 +193,7 @@ def qk(
     """Scores of every head with every column of the live blocks, for `softmax`.
 
     Args:
-        kv: as gather_kv writes it; KP is a multiple of 128.
+        kv: as gather_kv writes it; KP is a multiple of 128, or 144, 160 or 192.
         live_blocks: how many blocks of a tile of X tokens to take; later ones are not touched.
         sharers: X, as resolve_slots takes it.
 

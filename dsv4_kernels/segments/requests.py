@@ -283,10 +283,13 @@ def _resolve_requests_kernel(
                 found = tl.sum(tl.where(row >= 0, 1.0, 0.0), axis=0)
                 if found > 0:
                     at = t * KP + live_blocks * BLOCK_K
-                    tl.store(rows_ptr + at + k, row)
-                    first_run = t * (KP // RUN) + live_blocks * (BLOCK_K // RUN)
-                    tl.store(runs_ptr + first_run + run, first_pieces(row, BLOCK_K, RUN))
-                    tl.store(bias_ptr + at + k, tl.where(row >= 0, 0.0, DEAD))
+                    inside = live_blocks * BLOCK_K + k < KP  # of the tail a part
+                    tl.store(rows_ptr + at + k, row, mask=inside)
+                    first_run = live_blocks * (BLOCK_K // RUN)
+                    runs_row_ptr = runs_ptr + t * (KP // RUN) + first_run
+                    pieces = first_pieces(row, BLOCK_K, RUN)
+                    tl.store(runs_row_ptr + run, pieces, mask=first_run + run < KP // RUN)
+                    tl.store(bias_ptr + at + k, tl.where(row >= 0, 0.0, DEAD), mask=inside)
                     live_blocks += 1
                 live_slots += found
         tl.store(live_blocks_ptr + n, live_blocks)
@@ -306,7 +309,8 @@ TABLE_NUMBERS = tuple(
 def _check_resolve(contract: Contract, **numbers: int) -> None:
     """Whoever makes the flat views has checked them: this binds."""
     contract.sizes |= numbers
-    bind_columns(contract, batch_columns(contract["window"], contract["cmp_columns"]))
+    columns = batch_columns(contract["window"], contract["cmp_columns"])
+    bind_columns(contract, columns, contract["tail"])
     contract.sizes["U"] = contract["N"]
 
 
@@ -356,6 +360,7 @@ RESOLVE_REQUESTS = Segment(
     writes=("rows", "bias", "runs", "live_blocks", "live_slots"),
     numbers=(
         *TABLE_NUMBERS, "window", "ori_listed", "compress_ratio", "listed", "cmp_columns",
+        "tail",
     ),
     check=_check_resolve, launch=_launch_resolve, cost=_cost,
 )  # fmt: skip

@@ -163,12 +163,16 @@ def _resolve_slots_kernel(
             shared = tl.max(row, axis=0)
             if tl.max(shared, axis=0) >= 0:
                 at = live_blocks * BLOCK_K
-                tl.store(rows_ptr + u.to(tl.int64) * KP + at + k, shared)
-                first_run = u.to(tl.int64) * (KP // RUN) + live_blocks * (BLOCK_K // RUN)
-                tl.store(runs_ptr + first_run + run, first_pieces(shared, BLOCK_K, RUN))
+                inside = at + k < KP  # of the tail a part
+                tl.store(rows_ptr + u.to(tl.int64) * KP + at + k, shared, mask=inside)
+                first_run = live_blocks * (BLOCK_K // RUN)
+                runs_row_ptr = runs_ptr + u.to(tl.int64) * (KP // RUN) + first_run
+                pieces = first_pieces(shared, BLOCK_K, RUN)
+                tl.store(runs_row_ptr + run, pieces, mask=first_run + run < KP // RUN)
                 bias = tl.where(row >= 0, 0.0, DEAD)
                 bias_rows_ptr = bias_ptr + t0 * KP + at + x[:, None] * KP
-                tl.store(bias_rows_ptr + k[None, :], bias, mask=in_wave[:, None])
+                mask = in_wave[:, None] & inside[None, :]
+                tl.store(bias_rows_ptr + k[None, :], bias, mask=mask)
                 live_blocks += 1
             live_slots += tl.sum(tl.where(row >= 0, 1.0, 0.0), axis=1)
         tl.store(live_blocks_ptr + u, live_blocks)
@@ -206,7 +210,7 @@ def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> 
 SEGMENT = Segment(
     "resolve_slots", ResolveSlotsTiles, reads=SLOTS,
     writes=("rows", "bias", "runs", "live_blocks", "live_slots"),
-    numbers=(*SLOT_NUMBERS, "sharers"), check=_check, launch=_launch, cost=_cost,
+    numbers=(*SLOT_NUMBERS, "sharers", "tail"), check=_check, launch=_launch, cost=_cost,
 )  # fmt: skip
 
 
@@ -223,6 +227,7 @@ def resolve_slots(
     window: int = 128,
     first_token: int = 0,
     sharers: int = 1,
+    tail: int = BLOCK_COLUMNS,
     rows: torch.Tensor | None = None,
     bias: torch.Tensor | None = None,
     runs: torch.Tensor | None = None,
@@ -237,6 +242,8 @@ def resolve_slots(
         num_tokens: live tokens of the chunk, 0..T.
         window: rows of the window ring, i.e. where raw indices start to mean the overlay.
         sharers: X, a power of two up to 8: so many neighbouring tokens share their KV, see above.
+        tail: 128: KP is K in whole blocks; or 16, as attention in lanes takes it: KP is the least
+            of 144, 160 and 192 that holds K, where K is above 128 and one of them does.
 
     Returns, U = ceil(N / X), (rows [U, KP] int32: ring rows from 0, overlay rows from
     ori_pages*B + 1, compressed rows T + 1 further, -1 where dead; bias [N, KP] fp32; runs
@@ -249,6 +256,6 @@ def resolve_slots(
         tiles, ori_kv=ori_kv, ori_block_table=ori_block_table, kv_overlay=kv_overlay,
         cmp_kv=cmp_kv, cmp_block_table=cmp_block_table, cmp_sparse_indices=cmp_sparse_indices,
         cmp_sparse_lens=cmp_sparse_lens, num_tokens=num_tokens, window=window,
-        first_token=first_token, sharers=sharers, rows=rows, bias=bias, runs=runs,
+        first_token=first_token, sharers=sharers, tail=tail, rows=rows, bias=bias, runs=runs,
         live_blocks=live_blocks, live_slots=live_slots,
     )  # fmt: skip

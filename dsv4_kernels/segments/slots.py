@@ -4,11 +4,13 @@ A row is a KV row of all pools in one numbering: those of the window ring from 0
 from ori_pages*B + 1, of the compressed pool T + 1 further; -1 is dead. Where other memory lies
 between pages, a page takes one number more than it has rows: neighbouring numbers are neighbouring
 rows, whatever the stride. A tile of X neighbouring tokens shares its rows. Its live blocks of 128
-columns stand first, live_blocks counts them, and nothing behind them is written or read.
+columns stand first - the last block may be a tail of fewer -, live_blocks counts them, and nothing
+behind them is written or read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,10 +20,15 @@ import triton.language as tl
 from dsv4_kernels.buffers import RUN_COLUMNS
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
+from dsv4_kernels.segments.tiles import FRACTAL
 
 # Columns that qk_softmax_pv takes at a time, and the multiple that K is padded to: a 128 x 512 bf16
 # tile of KV is 128 KiB, which fits the 512 KiB L1 of an Ascend cube core twice (double buffering).
 BLOCK_COLUMNS = 128
+
+# What KP is beside whole blocks: one and a tail, as attention in lanes takes it. Eight windows of
+# 128 are 135 columns, and an HCA layer of 8192 positions has 192.
+SHORT_COLUMNS = (144, 160, 192)
 
 # Most tokens that share KV: a tile of 8 x 128 columns takes most of the unified buffer.
 MAX_SHARERS = 8
@@ -86,6 +93,12 @@ def row_offset(row, page_rows, page_blocks, BLOCK: tl.constexpr, C: tl.constexpr
     return page.to(tl.int64) * page_blocks * BLOCK + in_page.to(tl.int64) * C
 
 
+@triton.jit
+def live_columns(live_blocks, KP, BLOCK_K: tl.constexpr):
+    """Columns of the live blocks; no more than there are, whatever was counted."""
+    return tl.minimum(tl.minimum(live_blocks, tl.cdiv(KP, BLOCK_K)) * BLOCK_K, KP)
+
+
 SLOTS = (
     "ori_kv", "ori_block_table", "kv_overlay", "cmp_kv", "cmp_block_table",
     "cmp_sparse_indices", "cmp_sparse_lens",
@@ -93,7 +106,13 @@ SLOTS = (
 SLOT_NUMBERS = ("num_tokens", "window", "first_token")
 
 
-def check_slots(contract: Contract, num_tokens: int, window: int, first_token: int) -> None:
+def check_slots(
+    contract: Contract,
+    num_tokens: int,
+    window: int,
+    first_token: int,
+    tail: int = BLOCK_COLUMNS,
+) -> None:
     """What the shapes of SLOTS do not say; binds the columns and the numbers."""
     rows = contract.rows
     N, T, B, K = (contract[letter] for letter in (rows, "T", "ori_B", "K"))
@@ -117,14 +136,43 @@ def check_slots(contract: Contract, num_tokens: int, window: int, first_token: i
         )
     all_rows = B * (contract["ori_pages"] + contract["cmp_pages"]) + T + 2 * POOL_GAP
     contract.require(all_rows < 2**31, "cmp_kv", "< 2**31 rows with the others", f"{all_rows} rows")
-    bind_columns(contract, K)
+    bind_columns(contract, K, tail)
 
 
-def bind_columns(contract: Contract, columns: int) -> None:
-    """Binds KP, NB and KR: so many columns in whole blocks, the blocks, and the runs of a row."""
+def bind_columns(contract: Contract, columns: int, tail: int) -> None:
+    """Binds KP, NB and KR: so many columns in whole blocks, the blocks, and the runs of a row.
+
+    tail: 128; or 16, where what is left behind a single block may be a block of 16, 32 or 64.
+    """
+    tail = contract.integer("tail", tail, FRACTAL, BLOCK_COLUMNS)
+    contract.require(tail in (FRACTAL, BLOCK_COLUMNS), "tail", "16 or 128", str(tail))
     NB = -(-columns // BLOCK_COLUMNS)
     KP = NB * BLOCK_COLUMNS
-    contract.sizes.update(NB=NB, KP=KP, KR=KP // RUN_COLUMNS)
+    if tail == FRACTAL:
+        KP = min([KP, *(short for short in SHORT_COLUMNS if short >= columns)])
+    contract.sizes.update(NB=NB, KP=KP, KR=KP // RUN_COLUMNS, tail=tail)
+
+
+def check_blocks(contract: Contract, argument: str) -> None:
+    """The columns KP, which the argument has, are whole blocks, or one and a tail."""
+    KP = contract["KP"]
+    contract.require(
+        KP % BLOCK_COLUMNS == 0 or KP in SHORT_COLUMNS,
+        argument,
+        f"KP a multiple of 128, or one of {SHORT_COLUMNS}",
+        f"KP = {KP}",
+    )
+
+
+def is_short(sizes: Mapping[str, int]) -> bool:
+    """Whether a row of KP columns is a block, or one and a tail. The constants of a launch have KP
+    where it is."""
+    return BLOCK_COLUMNS <= sizes.get("KP", 0) < 2 * BLOCK_COLUMNS
+
+
+def columns_at_a_time(sizes: Mapping[str, int]) -> int:
+    """Columns of KV that attention in lanes has in L1: of a short row all."""
+    return sizes["KP"] if is_short(sizes) else BLOCK_COLUMNS
 
 
 def check_whole_blocks(contract: Contract, argument: str) -> None:

@@ -22,7 +22,13 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, NEG, bind_sharers, check_whole_blocks
+from dsv4_kernels.segments.slots import (
+    BLOCK_COLUMNS,
+    NEG,
+    bind_sharers,
+    check_blocks,
+    live_columns,
+)
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
 
@@ -85,7 +91,7 @@ def _softmax_kernel(
     k = tl.arange(0, STEP)
     for task in range(tl.program_id(0), N * HEAD_TASKS, tl.num_programs(0)):
         t = (task // HEAD_TASKS).to(tl.int64)
-        columns = tl.minimum(tl.load(live_blocks_ptr + t // X), KP // BLOCK_K) * BLOCK_K
+        columns = live_columns(tl.load(live_blocks_ptr + t // X), KP, BLOCK_K)
         bias = tl.zeros((STEP,), tl.float32)
         if WHOLE:
             bias = tl.load(bias_ptr + t * KP + k, mask=k < columns, other=LOWEST)
@@ -128,7 +134,7 @@ def _softmax_kernel(
 
 def _check(contract: Contract, softmax_scale: float, sharers: int = 1) -> None:
     bind_sharers(contract, sharers)
-    check_whole_blocks(contract, "scores")
+    check_blocks(contract, "scores")
     is_number = isinstance(softmax_scale, int | float) and not isinstance(softmax_scale, bool)
     contract.require(is_number, "softmax_scale", "a number", repr(softmax_scale))
     contract.sizes["softmax_scale"] = float(softmax_scale)
@@ -169,7 +175,7 @@ def softmax(
     """Softmax over the columns of the live blocks and the sink.
 
     Args:
-        scores: as `qk` writes them; KP is a multiple of 128.
+        scores: as `qk` writes them; KP is a multiple of 128, or 144, 160 or 192.
         bias: 0 for a live column, NEG for a dead one, which gets 0.
         live_blocks: how many blocks of a tile of X tokens there are; later ones are not touched.
         attn_sink: unscaled logit per head; -inf is plain softmax, +inf gives zeros.

@@ -83,6 +83,14 @@ def rows_task(
     return u, u * (X * H) + r0, inside[:, None]
 
 
+@triton.jit
+def rows_at(task, N, H: tl.constexpr, X: tl.constexpr, TASKS: tl.constexpr, TASK_R: tl.constexpr):
+    """TASK_R of those rows: the tile, the first row of all, and how many there are, if any."""
+    u = (task // TASKS).to(tl.int64)
+    r0 = task % TASKS * TASK_R
+    return u, u * (X * H) + r0, tl.minimum(tl.minimum(X, N - u * X) * H - r0, TASK_R)
+
+
 def rows_of_a_task(sizes: Mapping[str, int], most: int) -> int:
     """Rows of such a task: those that share KV, in whole fractals, but no more than `most`."""
     shared = triton.next_power_of_2(sizes["X"] * sizes["H"])

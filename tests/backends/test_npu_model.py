@@ -52,6 +52,22 @@ def test_a_segment_equals_the_cpu_path_and_nothing_is_found(segment):
             assert same_bytes(got[name], value), name
 
 
+@pytest.mark.parametrize(("columns", "sharers"), [(144, 1), (144, 4), (192, 4)])
+@pytest.mark.parametrize("segment", ["resolve_slots", "gather_kv", "qk", "softmax", "pv"])
+def test_short_rows_equal_the_cpu_path_and_nothing_is_found(segment, columns, sharers):
+    """Tiles of both blocks, of one and of none; a last tile that is not full."""
+    dims = replace(PARTIAL, index_topk=columns - PARTIAL.window - 5)
+    for width in (64, 128):
+        run = cases(
+            replace(dims, head_dim=width), tokens=9, live=9, columns=columns, sharers=sharers
+        )[segment]
+        got, (report,) = on_model(run)
+        want = run()
+        assert not report.findings, report
+        for name, value in want.items():
+            assert same_bytes(got[name], value), name
+
+
 @pytest.mark.parametrize("segment", PROJECTIONS)
 def test_the_tiles_of_few_tokens_add_in_the_same_parts(segment):
     run = cases(FULL, tokens=8, live=7)[segment]

@@ -26,9 +26,9 @@ def test_against_reference_and_oracle(layer, device, seed):
     assert relative_l2(out, exact) <= ORACLE_REL_L2
 
 
-@pytest.mark.parametrize("K", [1, 133, 1152, 2177])
+@pytest.mark.parametrize("K", [1, 129, 150, 180, 193, 1152, 2177])
 def test_any_number_of_columns(K, generator, device):
-    """2177 are 18 blocks: a row by pieces."""
+    """129, 150 and 180 are a block and a tail; 2177 are 18 blocks: a row by pieces."""
     inputs = adversarial_inputs(
         T=6, K=K, cmp_entries=80, num_tokens=6, generator=generator, device=device
     )

@@ -37,6 +37,15 @@ def test_kinds_of_layers(ratio, listed, seed, device):
     check(make_batch(SMALL, requests, ratio=ratio, listed=listed, seed=seed), device)
 
 
+@pytest.mark.parametrize(("ratio", "window", "length"), [(0, 150, 300), (1, 8, 180), (4, 8, 300)])
+def test_lanes_of_any_number_of_columns(ratio, window, length, seed, device):
+    """A window and slots of a block and a tail, and of whole blocks, of tokens with few and all."""
+    dims = dataclasses.replace(SMALL, window=window)
+    requests = (Request(length, 2, key=1), Request(7, 7, key=2), Request(length // 2, 1, key=3))
+    batch = make_batch(dims, requests, ratio=ratio, listed=False, seed=seed)
+    check(batch, device, attention="lanes")
+
+
 @pytest.mark.parametrize("pages", [(1, 1), (32, 64), (128, 32), (64, 1), (128, 128), (12, 5)])
 def test_page_sizes_of_each_pool(pages, seed, device):
     check(make_batch(SMALL, MIXED, ratio=4, page_sizes=pages, gap=72, seed=seed), device)

@@ -125,6 +125,25 @@ def test_kv_that_tokens_share_is_loaded_once(sharers):
     assert of["qk_softmax_pv"].gm_to_l1 == kv + q + p
 
 
+@pytest.mark.parametrize("part", PARTS_HELD)
+@pytest.mark.parametrize(("columns", "sharers"), [(128, 1), (135, 8), (150, 4), (192, 8)])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_short_rows_keep_their_claims(preset, columns, sharers, part):
+    """A block, and one with a tail of 16, 32 and 64 columns. KV is loaded once for all rows of a
+    task, q once for all columns."""
+    dims = PRESETS[preset]
+    compiled = compile_chunk(part, dims, columns=columns, sharers=sharers)
+    rows = {c.segment: hold(c, preset, part) for c in compiled}
+    assert not any(row.breaches for row in rows.values()), [row.breaches for row in rows.values()]
+    of = {name: row.counts for name, row in rows.items() if row.counts is not None}
+    KP = {128: 128, 135: 144, 150: 160, 192: 192}[columns]
+    tasks = 128 // sharers * max(sharers * dims.heads // 512, 1)
+    kv = tasks * KP * dims.head_dim * 2
+    assert of["qk"].gm_to_l1 == kv + 128 * dims.heads * dims.head_dim * 2
+    assert of["qk"].l0c_to_gm == 128 * dims.heads * KP * 4
+    assert of["pv"].gm_to_l1 == kv + 128 * dims.heads * KP * 2
+
+
 def test_an_oversized_tile_is_a_breach_with_both_numbers(capsys):
     tiles = {"group_quant": GroupQuantTiles(block_r=512)}
     compiled = compile_chunk("Ascend910B3", PRESETS["FLASH"], tiles=tiles)

@@ -36,6 +36,15 @@ def test_shared_kv_of_a_long_hca_layer_in_lanes():
     assert {*markdown({"FLASH": rows}).splitlines()} <= {*printed()}
 
 
+def test_shared_windows_in_lanes():
+    """Against the window's own columns with nothing shared."""
+    alone, shared = Layer("SWA", 4000), Layer("SWA", 4000, sharers=8)
+    rows = [*count_layers("Ascend910B3", PRESETS["FLASH"], [alone, shared])]
+    fused, _, _, lanes = rows
+    assert lanes.bytes <= 0.40 * fused.bytes
+    assert {*markdown({"FLASH": rows}).splitlines()} <= {*printed()}
+
+
 @pytest.mark.limits
 @pytest.mark.parametrize("part", ["Ascend910B3", "Ascend910_9392"])
 def test_the_printed_table(part):

@@ -118,7 +118,7 @@ def valid(op: str, dims: Dims = DIMS) -> Arguments:
     else:
         numbers = dict(
             num_tokens=3, window=dims.window, first_token=FIRST, softmax_scale=0.25, groups=2,
-            rope_dim=dims.rope_dim, sharers=1,
+            rope_dim=dims.rope_dim, sharers=1, tail=128,
         )  # fmt: skip
         arguments = {name: numbers[name] for name in SEGMENTS[op].numbers}
         if SEGMENTS[op].by_groups:
@@ -532,12 +532,14 @@ def wrong_sizes() -> Iterator[Any]:
     for op in ("qk_softmax_pv", "merge_norm", "softmax"):
         contract = r"\[U=2\] for N=3 tokens by 2"
         yield Wrong(op, lambda x: {"sharers": 2}, ("live_blocks",), contract, "^U = 3$")
+    yield Wrong("resolve_slots", lambda x: {"tail": 32}, ("tail",), "^16 or 128$", "^32$")
     op = "gather_kv"
     for pool in ("ori", "cmp"):
         none = sized(op, **{f"{pool}_B": 0})
         yield Wrong(op, none, (f"{pool}_kv",), "B >= 1", "^B = 0$")
         too_large = on_meta(**{f"{pool}_kv": (2**29, 4, 16)})
         yield Wrong(op, too_large, (f"{pool}_kv",), r"< 2\*\*31 rows", f"^{2**31} rows$")
+    yield Wrong(op, sized(op, KP=136), ("rows",), r"128, or one of \(144, 160, 192\)", "^KP = 136$")
     yield Wrong(op, sized(op, KR=7), ("runs",), "KP/16", "^KR = 7$")
     C24 = sized("gather_kv", C=24)
     yield Wrong("gather_kv", lambda x: C24(x) | {"kv": None}, ("kv_overlay",), "C a power", "24$")
@@ -552,7 +554,7 @@ def wrong_sizes() -> Iterator[Any]:
         yield Wrong(op, change, ("softmax_scale",), "^a number$", f"^{re.escape(repr(scale))}$")
 
     for op, blamed in (("qk", "kv"), ("pv", "kv"), ("softmax", "scores")):
-        for KP in (96, 133):
+        for KP in (96, 133, 176, 272):
             change = sized(op, KP=KP)
             yield Wrong(op, change, (blamed,), "KP a multiple of 128", f"^KP = {KP}$")
     for C in (8, 24):

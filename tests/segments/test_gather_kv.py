@@ -63,6 +63,14 @@ def resolved(inputs, poison, **changes):
     return pools | {name: made[name] for name in ("rows", "runs", "live_blocks")}
 
 
+@pytest.mark.parametrize("K", [133, 160, 190])
+@pytest.mark.parametrize("block_k", [16, 128])
+def test_a_tail_behind_a_block(block_k, K, generator, device, poison):
+    inputs = adversarial_inputs(T=9, K=K, num_tokens=8, generator=generator, device=device)
+    told = resolved(inputs, poison, tail=16)
+    check_segment("gather_kv", told, poison, tiles=GatherKvTiles(block_k=block_k))
+
+
 @pytest.mark.parametrize("page_rows", [1, 12, 128])
 def test_any_page_size(page_rows, generator, device, poison):
     dims = dataclasses.replace(SMALL, page_rows=page_rows)

@@ -7,12 +7,13 @@ from against import check_segment, run_kernel
 from dsv4_kernels.segments.pv import PvTiles
 
 
-def draw(generator, device, N=3, H=8, C=64, NB=2, G=2, P=16):
+def draw(generator, device, N=3, H=8, C=64, NB=2, G=2, P=16, KP=None):
     """P as a softmax gives it: rows that add up to less than 1."""
-    scores = torch.randn(N, H, NB * 128 + 1, generator=generator)
+    KP = NB * 128 if KP is None else KP
+    scores = torch.randn(N, H, KP + 1, generator=generator)
     return {
         "p": torch.softmax(scores, dim=-1)[..., 1:].bfloat16().contiguous().to(device),
-        "kv": torch.randn(N, NB * 128, C, generator=generator).bfloat16().to(device),
+        "kv": torch.randn(N, KP, C, generator=generator).bfloat16().to(device),
         "live_blocks": torch.full((N,), NB, dtype=torch.int32, device=device),
         "groups": G,
         "rope_dim": P,
@@ -23,7 +24,7 @@ def draw(generator, device, N=3, H=8, C=64, NB=2, G=2, P=16):
     ("H", "G", "C", "P", "NB"),
     [
         (1, 1, 16, 16, 1), (33, 3, 64, 16, 3), (8, 2, 32, 32, 2), (192, 2, 64, 32, 1),
-        (8, 2, 256, 16, 1), (64, 8, 512, 64, 1), (128, 16, 512, 64, 1),
+        (8, 2, 256, 16, 1), (8, 2, 256, 16, 2), (64, 8, 512, 64, 1), (128, 16, 512, 64, 1),
     ],
 )  # fmt: skip
 def test_against_reference(H, G, C, P, NB, generator, device, poison):
@@ -45,6 +46,33 @@ def test_blocks_behind_the_live_ones_are_not_read(generator, device, poison):
         inputs["p"][t, :, live * 128 :] = torch.nan
     got = check_segment("pv", inputs, poison)
     assert got["o_rope"][1:].isfinite().all()
+
+
+@pytest.mark.parametrize("sharers", [1, 4])
+@pytest.mark.parametrize(("C", "P"), [(64, 16), (32, 32), (256, 16)])
+@pytest.mark.parametrize("KP", [128, 144, 160, 192])
+def test_short_rows(KP, C, P, sharers, generator, device, poison):
+    """A block and a tail, of tiles with both, with one, with none; the bits of whole blocks."""
+    inputs = draw(generator, device, N=4 * sharers, H=40, C=C, P=P, KP=KP)
+    inputs["kv"] = inputs["kv"][:4].contiguous()
+    inputs |= dict(sharers=sharers, live_blocks=inputs["live_blocks"][:4].clone())
+    inputs["live_blocks"][:] = torch.tensor([0, 1, 2, 7])
+    inputs["kv"][:2, 128:] = torch.nan
+    inputs["p"][: 2 * sharers, :, 128:] = torch.nan
+    inputs["kv"][0], inputs["p"][:sharers] = torch.nan, torch.nan
+    got = check_segment("pv", inputs, poison)
+    padded = {
+        "kv": torch.nn.functional.pad(inputs["kv"], (0, 0, 0, 256 - KP)),
+        "p": torch.nn.functional.pad(inputs["p"], (0, 256 - KP)),
+    }
+    whole = run_kernel("pv", inputs | padded, poison)
+    tiles = PvTiles(block_r=32, task_r=64, accumulator=32 * 32)
+    again = run_kernel("pv", inputs, poison, tiles=tiles)
+    nope = torch.arange(20 * C, device=device) % C < C - P
+    for other in (whole, again):
+        assert torch.equal(other["o_rope"][sharers:], got["o_rope"][sharers:])
+        heads = (out["o_heads"][sharers:][..., nope] for out in (other, got))
+        assert torch.equal(*heads)
 
 
 def test_no_columns_are_not_read(generator, device, poison):

@@ -7,17 +7,19 @@ from against import check_segment, run_kernel
 from dsv4_kernels.segments.qk import QkTiles
 
 
-def draw(generator, device, N=3, H=8, C=64, NB=2):
+def draw(generator, device, N=3, H=8, C=64, NB=2, KP=None):
     """q, kv ~ N(0, 1)."""
+    KP = NB * 128 if KP is None else KP
     return {
         "q": torch.randn(N, H, C, generator=generator).bfloat16().to(device),
-        "kv": torch.randn(N, NB * 128, C, generator=generator).bfloat16().to(device),
+        "kv": torch.randn(N, KP, C, generator=generator).bfloat16().to(device),
         "live_blocks": torch.full((N,), NB, dtype=torch.int32, device=device),
     }
 
 
 @pytest.mark.parametrize(
-    ("H", "C", "NB"), [(1, 16, 1), (8, 64, 3), (33, 64, 1), (64, 512, 1), (192, 16, 2)]
+    ("H", "C", "NB"),
+    [(1, 16, 1), (8, 64, 3), (33, 64, 2), (64, 512, 1), (64, 512, 2), (192, 16, 2)],
 )
 def test_against_reference(H, C, NB, generator, device, poison):
     check_segment("qk", draw(generator, device, H=H, C=C, NB=NB), poison)
@@ -34,6 +36,26 @@ def test_blocks_behind_the_live_ones_are_not_touched(generator, device, poison):
     for t, live in enumerate((0, 1, 2)):
         inputs["kv"][t, live * 128 :] = 3.0  # what is made of it would be no sentinel
     check_segment("qk", inputs, poison)
+
+
+@pytest.mark.parametrize("sharers", [1, 4])
+@pytest.mark.parametrize("KP", [128, 144, 160, 192])
+def test_short_rows(KP, sharers, generator, device, poison):
+    """A block and a tail, of live tiles and dead ones; the bits of whole blocks."""
+    inputs = draw(generator, device, N=4 * sharers, H=40, KP=KP)
+    inputs["kv"] = inputs["kv"][:4].contiguous()
+    inputs |= dict(sharers=sharers, live_blocks=inputs["live_blocks"][:4].clone())
+    inputs["live_blocks"][:] = torch.tensor([0, 1, 2, 7])
+    inputs["kv"][:2, 128:] = torch.nan
+    inputs["kv"][0] = 3.0  # what is made of it would be no sentinel
+    got = check_segment("qk", inputs, poison)["scores"]
+    padded = torch.nn.functional.pad(inputs["kv"], (0, 0, 0, 256 - KP))
+    want = run_kernel("qk", inputs | {"kv": padded}, poison)["scores"]
+    assert torch.equal(got[2 * sharers :], want[2 * sharers :, :, :KP])
+    for task_r in (16, 64):
+        tiles = QkTiles(block_r=32, task_r=task_r)
+        again = run_kernel("qk", inputs, poison, tiles=tiles)["scores"]
+        assert torch.equal(again.view(torch.int32), got.view(torch.int32))
 
 
 def test_scores_are_not_scaled(generator, device, poison):

@@ -216,6 +216,28 @@ def test_no_run_goes_from_one_pool_into_another(device, seed, poison):
     assert got["runs"][0, 0] == 15
 
 
+@pytest.mark.parametrize(
+    ("K", "KP"),
+    [(5, 128), (128, 128), (129, 144), (144, 144), (145, 160), (192, 192), (193, 256), (300, 384)],
+)
+def test_the_tail_of_a_row(K, KP, generator, device, poison):
+    """A tail where one of 16, 32 or 64 columns is enough behind a single block."""
+    inputs = adversarial_inputs(T=9, K=K, num_tokens=8, generator=generator, device=device)
+    for sharers in (1, 4):
+        assert check(slots(inputs, tail=16, sharers=sharers), poison)["rows"].shape[1] == KP
+
+
+@pytest.mark.parametrize("K", [133, 190])
+@pytest.mark.parametrize("dead", [slice(0, 128), slice(128, None)])
+def test_a_tail_behind_a_dead_block_is_a_block(dead, K, generator, device, poison):
+    inputs = adversarial_inputs(T=9, K=K, num_tokens=9, generator=generator, device=device)
+    inputs.cmp_sparse_indices[:] = torch.arange(K, device=device) % 20
+    inputs.cmp_sparse_lens.fill_(K)
+    inputs.cmp_sparse_indices[3:6, dead] = -1
+    got = check(slots(inputs, tail=16), poison)
+    assert got["live_blocks"].tolist() == [2, 2, 2, 1, 1, 1, 2, 2, 2]
+
+
 @pytest.mark.parametrize("layer", ["SWA", "CSA"])
 def test_flash_windows_are_runs(layer, device, seed, poison):
     inputs = make_inputs(

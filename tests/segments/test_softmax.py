@@ -9,12 +9,13 @@ from dsv4_kernels.segments.softmax import SoftmaxTiles
 NEG = -3.4028234663852886e38
 
 
-def draw(generator, device, N=3, H=8, NB=2, live=0.5, size=8.0):
+def draw(generator, device, N=3, H=8, NB=2, live=0.5, size=8.0, KP=None):
     """Scores of N(0, size**2), scaled by an eighth; at least one column of a token is live."""
-    alive = torch.rand(N, NB * 128, generator=generator) < live
+    KP = NB * 128 if KP is None else KP
+    alive = torch.rand(N, KP, generator=generator) < live
     alive[:, 0] = True
     return {
-        "scores": (size * torch.randn(N, H, NB * 128, generator=generator)).to(device),
+        "scores": (size * torch.randn(N, H, KP, generator=generator)).to(device),
         "bias": torch.where(alive, 0.0, NEG).to(device),
         "live_blocks": torch.full((N,), NB, dtype=torch.int32, device=device),
         "attn_sink": torch.randn(H, generator=generator).to(device),
@@ -26,6 +27,17 @@ def draw(generator, device, N=3, H=8, NB=2, live=0.5, size=8.0):
 def test_against_reference(H, NB, generator, device, poison):
     """Up to 16 blocks a row goes at once, 17 and more by pieces of 8."""
     check_segment("softmax", draw(generator, device, N=2, H=H, NB=NB), poison)
+
+
+@pytest.mark.parametrize("KP", [144, 160, 192])
+def test_short_rows(KP, generator, device, poison):
+    """A block and a tail: of no block, one, both, and a count of more."""
+    inputs = draw(generator, device, N=4, KP=KP)
+    inputs["live_blocks"][:] = torch.tensor([0, 1, 2, 7])
+    for t, live in enumerate((0, 128)):
+        inputs["scores"][t, :, live:] = torch.nan
+        inputs["bias"][t, live:] = torch.nan
+    check_segment("softmax", inputs, poison)
 
 
 @pytest.mark.parametrize("N", [0, 1, 130])

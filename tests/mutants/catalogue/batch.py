@@ -26,6 +26,12 @@ MUTANTS = (
         killed_by="test_starts_and_lengths_of_any_bits[5]",
     ),
     resolver(
+        "a tail is written as a whole block",
+        "inside = live_blocks * BLOCK_K + k < KP",
+        "inside = live_blocks * BLOCK_K + k < KP + BLOCK_K",
+        killed_by="test_lanes_of_any_number_of_columns[0-150-300]",
+    ),
+    resolver(
         "a slot is visible one position early",
         "tl.where(p % RATIO == RATIO - 1, 1, 0)",
         "tl.where(p % RATIO == RATIO - 2, 1, 0)",

@@ -21,6 +21,12 @@ MUTANTS = (
         killed_by="tests/commands/test_overlap.py::test_most_vector_work_may_run_beside_cube_work",
     ),
     attention(
+        "lanes take whole blocks only",
+        'TAIL = {"lanes": FRACTAL}',
+        'TAIL = {"lanes": 8 * FRACTAL}',
+        killed_by="tests/gates/test_layers.py::test_shared_windows_in_lanes",
+    ),
+    attention(
         "no inverse RoPE",
         '        yield node(segments["inverse_rope"], sizes, groups=groups)\n',
         "",

@@ -20,11 +20,17 @@ MUTANTS = (
     ),
     mutant(
         "a count of blocks is believed",
-        "tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K)",
-        "tl.load(live_blocks_ptr + u)",
+        "live_columns(tl.load(live_blocks_ptr + u), KP, BLOCK_K)",
+        "tl.minimum(tl.load(live_blocks_ptr + u) * BLOCK_K, KP)",
         killed_by="",
         equivalent="a task ends at its own columns, which are inside KP, whatever the count; the "
         "clamp keeps the product in int32.",
+    ),
+    mutant(
+        "a tail is not gathered",
+        "tasks = tl.cdiv(KP, TASK_K)",
+        "tasks = KP // TASK_K",
+        killed_by="test_a_tail_behind_a_block[128-133]",
     ),
     mutant(
         "a row past the ring is read",
@@ -109,7 +115,7 @@ MUTANTS = (
     ),
     mutant(
         "one program does all tasks",
-        'target.grid("vector", U * (KP // tiles.block_k))',
+        'target.grid("vector", U * triton.cdiv(KP, tiles.block_k))',
         'target.grid("vector", 1)',
         killed_by="",
         equivalent="each program takes every num_programs-th task, so any number of programs does "

@@ -43,27 +43,26 @@ MUTANTS = (
     ),
     mutant(
         "every tile has the first tile's KV",
-        "tile_ptr = kv_ptr + u * KP * C",
-        "tile_ptr = kv_ptr",
+        " tile_ptr = kv_ptr + u * KP * C",
+        " tile_ptr = kv_ptr",
         killed_by="test_against_reference[8-2-32-32-2]",
     ),
     mutant(
         "the rope columns are rounded",
-        "tl.store(rope_rows_ptr + last[None, :], o_last, mask=inside)",
-        "tl.store(rope_rows_ptr + last[None, :], "
-        "o_last.to(tl.bfloat16).to(tl.float32), mask=inside)",
+        "[None, :], o_last, mask=inside)",
+        "[None, :], o_last.to(tl.bfloat16).to(tl.float32), mask=inside)",
         killed_by="test_against_reference[8-2-32-32-2]",
     ),
     mutant(
         "a quarter where the eighth is",
-        "v_ptr + WIDTH // 4 * 3 + eighth[None, :]",
-        "v_ptr + WIDTH // 2 + eighth[None, :]",
+        "rows_ptr + WIDTH // 4 * 3 + eighth[None, :]",
+        "rows_ptr + WIDTH // 2 + eighth[None, :]",
         killed_by="test_against_reference[64-8-512-64-1]",
     ),
     mutant(
         "half and quarter overlap",
-        "v_ptr + WIDTH // 2 + quarter[None, :]",
-        "v_ptr + WIDTH // 4 + quarter[None, :]",
+        "rows_ptr + WIDTH // 2 + quarter[None, :]",
+        "rows_ptr + WIDTH // 4 + quarter[None, :]",
         killed_by="test_against_reference[33-3-64-16-3]",
     ),
     mutant(
@@ -94,6 +93,47 @@ MUTANTS = (
         "more columns a task than the rope leaves room for",
         'self.accumulator // rows, 8 * sizes["P"])',
         "self.accumulator // rows)",
-        killed_by="test_against_reference[8-2-256-16-1]",
+        killed_by="test_against_reference[8-2-256-16-2]",
+    ),
+    *(
+        mutant(wrong, old, new, killed_by=f"test_short_rows[{case}]")
+        for wrong, old, new, case in (
+            (
+                "a tail counts although it is dead",
+                "tl.minimum(tl.maximum(tl.load(live_blocks_ptr + u) - 1, 0), 1)",
+                "1",
+                "144-64-16-1",
+            ),
+            (
+                "a tail is added as often as blocks are counted",
+                "tl.minimum(tl.maximum(tl.load(live_blocks_ptr + u) - 1, 0), 1)",
+                "tl.maximum(tl.load(live_blocks_ptr + u) - 1, 0)",
+                "144-64-16-1",
+            ),
+            (
+                "a tail has the block's KV",
+                "t_ptr = kv_ptr + BLOCK_K * C + tail",
+                "t_ptr = kv_ptr + tail",
+                "144-64-16-1",
+            ),
+            (
+                "a tail has the block's P",
+                "p_tile_ptr + BLOCK_K + tail",
+                "p_tile_ptr + tail",
+                "160-64-16-4",
+            ),
+            (
+                "all short tiles have the first one's KV",
+                "v_rows_ptr = kv_ptr + u * KP * C",
+                "v_rows_ptr = kv_ptr",
+                "128-64-16-1",
+            ),
+            (
+                "more columns of a short row than the rope leaves room for",
+                'most = max(min(sizes["C"], 8 * sizes["P"]), sizes["P"])',
+                'most = sizes["C"]',
+                "128-256-16-1",
+            ),
+        )
     ),
 )

@@ -39,7 +39,7 @@ MUTANTS = (
         "the last row is not computed",
         "mask=inside, other=0.0)",
         "mask=inside & (r[:, None] < BLOCK_R - 1), other=0.0)",
-        killed_by="test_against_reference[64-512-1]",
+        killed_by="test_against_reference[64-512-2]",
     ),
     mutant(
         "two heads swapped",
@@ -57,6 +57,26 @@ MUTANTS = (
         "rows past the last head are stored",
         "scores, mask=inside)",
         "scores, mask=inside | (r[:, None] >= 0))",
-        killed_by="test_against_reference[33-64-1]",
+        killed_by="test_against_reference[33-64-2]",
+    ),
+    *(
+        mutant(wrong, old, new, killed_by=f"test_short_rows[{case}]")
+        for wrong, old, new, case in (
+            ("a dead tail is stored", "(r0 + r < rows * tails)", "(r0 + r < rows)", "144-1"),
+            ("a dead tile is multiplied", "tl.minimum(blocks, 1)", "1", "144-1"),
+            ("a tail has the block's KV", "tile_ptr + BLOCK_K * C", "tile_ptr", "160-4"),
+            (
+                "all short tiles have the first one's KV",
+                "tile_ptr = kv_ptr + u * KP * C",
+                "tile_ptr = kv_ptr",
+                "128-1",
+            ),
+            (
+                "all rows of a task are its first",
+                "(first + r0) * C + r",
+                "first * C + r",
+                "128-4",
+            ),
+        )
     ),
 )

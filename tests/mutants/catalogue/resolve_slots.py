@@ -109,8 +109,20 @@ MUTANTS = (
     ),
     mutant(
         "tokens behind the last are written",
-        "bias, mask=in_wave[:, None]",
-        "bias",
+        "mask = in_wave[:, None] & inside[None, :]",
+        "mask = (x[:, None] >= 0) & inside[None, :]",
         killed_by="test_sharers_have_one_row_of_rows[8]",
+    ),
+    mutant(
+        "a tail is written as a whole block",
+        "inside = at + k < KP",
+        "inside = at + k < KP + BLOCK_K",
+        killed_by="test_the_tail_of_a_row[129-144]",
+    ),
+    mutant(
+        "a tail has the marks of a whole block",
+        "pieces, mask=first_run + run < KP // RUN)",
+        "pieces)",
+        killed_by="test_the_tail_of_a_row[129-144]",
     ),
 )

@@ -92,6 +92,18 @@ MUTANTS = (
         killed_by="test_bytes[5-128-0]",
     ),
     mutant(
+        "a tail that is full is the next longer one",
+        "if short >= columns",
+        "if short > columns",
+        killed_by="test_the_tail_of_a_row[144-144]",
+    ),
+    mutant(
+        "the columns of a tail are a whole block's",
+        "tl.cdiv(KP, BLOCK_K)) * BLOCK_K, KP)",
+        "tl.cdiv(KP, BLOCK_K)) * BLOCK_K, KP + BLOCK_K)",
+        killed_by="tests/segments/test_softmax.py::test_short_rows[144]",
+    ),
+    mutant(
         "a wave may end past its chunk",
         'contract.integer("first_token", first_token, 0, T - N)',
         'contract.integer("first_token", first_token, 0, T)',

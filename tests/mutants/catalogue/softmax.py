@@ -56,7 +56,7 @@ MUTANTS = (
     ),
     mutant(
         "columns behind the live blocks count",
-        "tl.minimum(tl.load(live_blocks_ptr + t // X), KP // BLOCK_K) * BLOCK_K",
+        "live_columns(tl.load(live_blocks_ptr + t // X), KP, BLOCK_K)",
         "KP",
         killed_by="test_blocks_behind_the_live_ones_are_not_touched",
     ),

@@ -33,6 +33,12 @@ MUTANTS = (
         "0 * task + tl.arange(0, BLOCK_H)",
         killed_by="tests/segments/test_merge_norm.py::test_against_reference[64-16-22-2]",
     ),
+    mutant(
+        "a task of rows goes on into the next tile",
+        "tl.minimum(tl.minimum(X, N - u * X) * H - r0, TASK_R)",
+        "TASK_R",
+        killed_by="tests/segments/test_qk.py::test_short_rows[144-4]",
+    ),
     *(
         mutant(
             wrong,
