@@ -18,6 +18,7 @@ from bench.costs import attention_cost
 from bench.scale import DEVICE, SCALE
 from bench.targets import OURS
 from dsv4_kernels.buffers import Buffers
+from dsv4_kernels.chains.attention import form_of, forms_on
 from dsv4_kernels.segments.cost import Cost
 
 Timed = Callable[..., None]
@@ -110,13 +111,21 @@ def bench_chain_compiled(timed: Timed) -> None:
 
 
 @pytest.mark.parametrize("tokens", SCALE.attention)
-def bench_attention_ours(tokens: int, timed: Timed) -> None:
-    """Attention alone, up to the normalised heads."""
+@pytest.mark.parametrize(
+    "form", [form for form in forms_on(DEVICE.type) if form in races.ATTENTION]
+)
+def bench_attention_ours(form: str, tokens: int, timed: Timed) -> None:
+    """Attention alone, up to the normalised heads; in one kernel also turned back and packed."""
     inputs = workloads.chunk(PRESET, tokens)
-    races.judge_attention(inputs, races.attention(inputs))
-    calls, _ = workloads.chain_calls(inputs, captured=HAS_GRAPHS, executor=races.attention_only)
+    races.judge_attention(inputs, races.attention(inputs, form), turned=form == "one_kernel")
+    calls, _ = workloads.chain_calls(
+        inputs, captured=HAS_GRAPHS, attention=form, executor=races.attention_only(form)
+    )
     cost = attention_cost(inputs, workloads.live_keys(inputs))
-    timed(calls, cost, graph=False, **row("attention", OURS, tokens))
+    # The device's own form races under our name, and is held to the target.
+    own = form == form_of("bench", None, inputs.q)
+    runner = OURS if own else f"{OURS}, {form}"
+    timed(calls, cost, graph=False, **row("attention", runner, tokens))
 
 
 @pytest.mark.parametrize("tokens", SCALE.attention)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -13,20 +14,26 @@ from dsv4_kernels import prefill_sparse_attn
 from dsv4_kernels.buffers import Buffers
 from dsv4_kernels.inputs.prefill import PrefillInputs
 from dsv4_kernels.launcher import executors
+from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.cost import Cost
 from dsv4_kernels.segments.slots import SLOTS
 from reference import bounds
 from reference.gather_kv import gather_kv
+from reference.inverse_rope import turn_back
 from reference.merge_norm import merge_norm
 from reference.proj_a import proj_a as proj_a_reference
 from reference.proj_b import proj_b as proj_b_reference
 from reference.qk_softmax_pv import qk_softmax_pv
 from reference.resolve_slots import resolve_slots
 
-# Up to the merged and normalised heads: FlashMLA has no inverse RoPE either.
-ATTENTION = ("resolve_slots", "gather_kv", "qk_softmax_pv", "merge_norm")
+# Up to the merged and normalised heads: FlashMLA has no inverse RoPE either. attend_rows has it
+# and the packing inside, and is timed with them.
+ATTENTION = {
+    "fused": ("resolve_slots", "gather_kv", "qk_softmax_pv", "merge_norm"),
+    "one_kernel": ("resolve_slots", "attend_rows"),
+}
 PROJECTION = ("proj_a", "group_quant", "proj_b", "dequant_sum")
 
 # Rivals round scores to bf16: numbers up to 64, half a spacing of 0.25, times C**-0.5 = 0.044, are
@@ -37,35 +44,45 @@ PROJ_A_REL_L2 = 2.0**-8  # a rival's o_r is rounded to bf16
 _run = executors.default(DEVICE)
 
 
-def attention_only(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
-    """An executor that leaves the chain after attention."""
-    _run(_of_attention(tuple(nodes)), waves)
+def attention_only(form: str) -> Executor:
+    """An executor that leaves the chain after attention of this form."""
+
+    def executor(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
+        _run(_of_attention(form, tuple(nodes)), waves)
+
+    return executor
 
 
 @functools.lru_cache(maxsize=8)
-def _of_attention(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
-    return tuple(node for node in nodes if node.name in ATTENTION)
+def _of_attention(form: str, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
+    return tuple(node for node in nodes if node.name in ATTENTION[form])
 
 
-def attention(inputs: PrefillInputs) -> torch.Tensor:
-    """[T, H, C] fp32 by these kernels: what `attention_only` leaves of every wave."""
+def attention(inputs: PrefillInputs, form: str) -> torch.Tensor:
+    """[T, H, C] by these kernels: what `attention_only` leaves of every wave, fp32 or, turned back
+    already, bf16."""
     waves = []
 
     def executor(nodes: Sequence[Node], buffers: Sequence[Buffers]) -> None:
         for node in nodes:
-            if node.name in ATTENTION:
+            if node.name in ATTENTION[form]:
                 node.run(buffers)
+            own = buffers[node.wave]
             if node.name == "merge_norm":
-                own = buffers[node.wave]
                 waves.append(_heads(own["o_packed"], own["o_rope"]))
+            elif node.name == "attend_rows":
+                heads = own["o_packed"].transpose(0, 1)
+                waves.append(heads.reshape(-1, *inputs.q.shape[1:]))  # a copy: waves share it
 
-    options = dict(window=inputs.window, groups_per_launch=inputs.wo_a.shape[0])
+    groups = inputs.wo_a.shape[0]
+    options: dict[str, Any] = dict(window=inputs.window, groups_per_launch=groups, attention=form)
     prefill_sparse_attn(*inputs.args(), executor=executor, **options)
     return torch.cat(waves)
 
 
-def judge_attention(inputs: PrefillInputs, got: torch.Tensor) -> None:
-    """Assert that `got` [T, H, C] is the reference's within `ATTENTION_REL_L2`."""
+def judge_attention(inputs: PrefillInputs, got: torch.Tensor, *, turned: bool = False) -> None:
+    """Assert that `got` [T, H, C] is the reference's within `ATTENTION_REL_L2`; turned: whether its
+    rope columns have been turned back."""
     rows, cut = workloads.judged_rows(inputs)
     slots = {name: getattr(cut, name) for name in (*SLOTS, "num_tokens", "window")}
     kv_rows, bias, runs, blocks, live = resolve_slots(**slots)
@@ -73,7 +90,10 @@ def judge_attention(inputs: PrefillInputs, got: torch.Tensor) -> None:
     m, l, o = qk_softmax_pv(cut.q, kv, bias, blocks)
     groups, rope_dim = cut.wo_a.shape[0], cut.freqs_cos.shape[1]
     merged = merge_norm(m, l, o, blocks, live, cut.attn_sink, groups=groups, rope_dim=rope_dim)
-    assert bounds.relative_l2(got.cpu()[rows], _heads(*merged)) <= ATTENTION_REL_L2
+    want = _heads(*merged)
+    if turned:
+        want[..., -rope_dim:] = turn_back(want[..., -rope_dim:], cut.freqs_cos, cut.freqs_sin)
+    assert bounds.relative_l2(got.cpu()[rows], want) <= ATTENTION_REL_L2
 
 
 def projection(buffers: Buffers) -> torch.Tensor:

@@ -33,7 +33,10 @@ JUDGED_ROWS = 16
 
 # How a chain is asked to be of each form, and the segments that it has then; the first that has a
 # segment is where its buffers come from.
-_FORMS: tuple[dict[str, Any], ...] = ({}, dict(schedule="row_barrier"), dict(attention="lanes"))
+_FORMS: tuple[dict[str, Any], ...] = (
+    dict(attention="fused"), dict(attention="fused", schedule="row_barrier"),
+    dict(attention="lanes"), dict(attention="one_kernel"),
+)  # fmt: skip
 SEGMENTS_OF = [{node.name for node in wave_nodes(PRESETS["FLASH"], 1, **form)} for form in _FORMS]
 
 

@@ -25,6 +25,10 @@ In place of three of them, attention in lanes has
 | finish         | vector   | o_rope, live_slots, freqs_cos/sin      | o_heads (rope)     |
 | proj_a_heads   | cube     | o_heads, wo_a                          | o_r                |
 
+In place of the four between resolve_slots and proj_a, one kernel has on CUDA
+
+| attend_rows    | cube+vec | pools, q, rows, bias, live blocks, slots, rope tables | o_packed |
+
 In place of the last three, the schedule row_barrier has
 
 | row_quant      | vector   | o_r                                    | codes, row_scale   |
@@ -51,6 +55,7 @@ if TYPE_CHECKING:
         prefill_sparse_attn_heads,
         sparse_attn_heads,
     )
+    from dsv4_kernels.segments.attend_rows import attend_rows
     from dsv4_kernels.segments.dequant_sum import dequant_sum
     from dsv4_kernels.segments.finish import finish
     from dsv4_kernels.segments.gather_kv import gather_kv
@@ -76,6 +81,7 @@ __all__ = [
     "MissingDependency",
     "PrefillSparseAttn",
     "SparseAttn",
+    "attend_rows",
     "dequant_sum",
     "finish",
     "gather_kv",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from reference.attend_rows import attend_rows
 from reference.dequant_sum import dequant_sum
 from reference.finish import finish
 from reference.gather_kv import gather_kv
@@ -59,7 +60,12 @@ def prefill_segments(
         kv = gather_kv(*pools, kv_rows, runs, blocks)
         heads = dict(groups=wo_a.shape[0], rope_dim=freqs_cos.shape[1])
         tables = freqs_cos[rows], freqs_sin[rows]
-        if attention == "lanes":
+        if attention == "one_kernel":
+            o_packed = attend_rows(
+                q[rows], *pools, kv_rows, bias, blocks, live, attn_sink, *tables,
+                groups=heads["groups"],
+            )  # fmt: skip
+        elif attention == "lanes":
             scale = q.shape[2] ** -0.5
             p = softmax(qk(q[rows], kv, blocks), bias, blocks, attn_sink, softmax_scale=scale)
             o_heads, o_rope = pv(p, kv, blocks, **heads)

@@ -100,8 +100,8 @@ def attend(
         magnitude = p @ kv.abs()
         of_scores = q[t].double().abs() @ kv.T.abs() * C**-0.5
         score = (sum_error(C, of_scores) + 4 * U * of_scores).amax(dim=1, keepdim=True)
-        blocks = -(-cmp_sparse_indices.shape[1] // 128)
-        rounded = (blocks + 2) * 2 * (EXP_ERROR + 4 * U)
+        steps = -(-cmp_sparse_indices.shape[1] // 64)  # or blocks, half as many
+        rounded = (steps + 2) * 2 * (EXP_ERROR + 4 * U)
         error[t] = (HALF_BF16 + 4 * score + rounded) * magnitude + sum_error(len(kv), magnitude)
         # Inverse RoPE as a multiplication of complex pairs by exp(-i angle).
         pairs = torch.view_as_complex(attended[t, :, C - P :].reshape(H, P // 2, 2).contiguous())

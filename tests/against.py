@@ -23,6 +23,7 @@ from reference.compare import expected
 FORMS: dict[str, dict[str, str]] = {
     **{schedule: dict(schedule=schedule) for schedule in SCHEDULES},
     "lanes": dict(attention="lanes"),
+    "one_kernel": dict(attention="one_kernel"),
 }
 
 OUTPUTS = {name: segment.writes + segment.updates for name, segment in SEGMENTS.items()}

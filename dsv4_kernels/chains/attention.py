@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
+import torch
+
+from dsv4_kernels import device
 from dsv4_kernels.chains.node import chunks, node
+from dsv4_kernels.contract import Contract
 from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.segment import Segment
 from dsv4_kernels.segments.tiles import FRACTAL
 
@@ -32,6 +38,14 @@ def lanes(
         yield node(segments[name], sizes)
 
 
+def one_kernel(
+    segments: Mapping[str, Segment], sizes: Mapping[str, int], groups_per_launch: int
+) -> Iterator[Node]:
+    """Rows go from their pools to where they are multiplied, o leaves once, packed: CUDA's form."""
+    yield node(segments["resolve_slots"], sizes, lane="gather")
+    yield node(segments["attend_rows"], sizes)
+
+
 def _gather(segments: Mapping[str, Segment], sizes: Mapping[str, int]) -> Iterator[Node]:
     """Rows of KV side by side, in a lane of their own: they need nothing of the wave before, and
     would else wait behind its merge and quantisation on the vector cores' queue."""
@@ -39,10 +53,36 @@ def _gather(segments: Mapping[str, Segment], sizes: Mapping[str, int]) -> Iterat
     yield node(segments["gather_kv"], sizes, lane="gather")
 
 
-FORMS: dict[str, Form] = {"fused": fused, "lanes": lanes}
+FORMS: dict[str, Form] = {"fused": fused, "lanes": lanes, "one_kernel": one_kernel}
 
 # The fewest columns of a row's last block; 128 where a form takes whole blocks only.
 TAIL = {"lanes": FRACTAL}
 
 # The first projection that takes a form's output as it lies.
-PROJ_A = {"fused": "proj_a", "lanes": "proj_a_heads"}
+PROJ_A = {"fused": "proj_a", "lanes": "proj_a_heads", "one_kernel": "proj_a"}
+
+DEFAULTS = {"cuda": "one_kernel"}  # by family of devices; of others the first form
+
+
+def forms_on(family: str) -> list[str]:
+    """The forms that a family of devices runs."""
+    return [name for name in FORMS if name != "one_kernel" or not _refusal(family)]
+
+
+def form_of(op: str, attention: str | None, q: Any) -> str:
+    """The form that the caller of `op` asks for, or if None that of the device of these queries.
+
+    Raises ContractError where the device does not run it.
+    """
+    family = device.family(q.device) if isinstance(q, torch.Tensor) else ""
+    if attention is None:
+        return DEFAULTS.get(family, next(iter(FORMS)))
+    runs = attention != "one_kernel" or not _refusal(family)
+    forms = ", ".join(forms_on(family))
+    contract = f"one of {forms} here ({_refusal(family)})"
+    Contract(op).require(runs, "attention", contract, repr(attention))
+    return attention
+
+
+def _refusal(family: str) -> str:
+    return SEGMENTS["attend_rows"].not_on.get(family, "")

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from dsv4_kernels.buffers import BLOCK, WEIGHTS, Buffers
+from dsv4_kernels.chains.attention import form_of
 from dsv4_kernels.chains.node import node
 from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, WAVE_TOKENS, PrefillChain
 from dsv4_kernels.contract import Contract
@@ -24,8 +25,7 @@ from dsv4_kernels.device.untraced import untraced
 from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.launcher.plan import Captured, Plan, Planned
-from dsv4_kernels.segments import finish
-from dsv4_kernels.segments.inverse_rope import INTERLEAVED
+from dsv4_kernels.segments import attend_rows, finish, inverse_rope
 from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP, batch_columns
 from dsv4_kernels.segments.slots import (
     POOL_GAP,
@@ -47,6 +47,13 @@ ARGUMENTS = (
 )  # fmt: skip
 
 ROPE_LAYOUTS = ("interleaved", "half")
+
+# The segments that take RoPE tables, as they read interleaved ones.
+_INTERLEAVED = {
+    "inverse_rope": inverse_rope.INTERLEAVED,
+    "finish": finish.INTERLEAVED,
+    "attend_rows": attend_rows.INTERLEAVED,
+}
 
 
 @dataclass(frozen=True)
@@ -96,10 +103,9 @@ class BatchChain(PrefillChain):
         # The forms of attention ask for these by their names.
         self._segments["resolve_slots"] = RESOLVE_REQUESTS
         if rope_layout == "interleaved":
-            chosen = self._segments["inverse_rope"].chosen
-            self._segments["inverse_rope"] = INTERLEAVED.with_tiles(chosen)
-            chosen = self._segments["finish"].chosen
-            self._segments["finish"] = finish.INTERLEAVED.with_tiles(chosen)
+            for name, interleaved in _INTERLEAVED.items():
+                chosen = self._segments[name].chosen
+                self._segments[name] = interleaved.with_tiles(chosen)
         own = ("request", "position") if mapped else ()
         lists = ("ori_indices", "cmp_indices")
         self.per_token: Sequence[str] = ("q", *lists, "freqs_cos", "freqs_sin", *own)
@@ -159,6 +165,7 @@ class BatchPlan:
         wave_tokens: int = WAVE_TOKENS,
         waves_in_flight: int | None = None,
         executor: Executor | None = None,
+        attention: str | None = None,
         **options: Any,
     ) -> None:
         self._columns: dict[str, Any] = dict(
@@ -168,7 +175,7 @@ class BatchPlan:
         self._mapped, self._fixed = named["token_map"] is not None, self._layout.fixed
         chain = BatchChain(
             self._fixed, softmax_scale=softmax_scale, rope_layout=rope_layout, mapped=self._mapped,
-            **options,
+            attention=form_of(OP, attention, named["q"]), **options,
         )  # fmt: skip
         self.plan = Plan(
             chain, self._layout.views(named), wave_tokens=wave_tokens,
@@ -240,7 +247,7 @@ class SparseAttn(Planned):
         wave_tokens: int = WAVE_TOKENS,
         waves_in_flight: int | None = None,
         schedule: str = "decoupled",
-        attention: str = "fused",
+        attention: str | None = None,
         groups_per_launch: int = GROUPS_PER_LAUNCH,
         executor: Executor | None = None,
         tiles: Mapping[str, Tiles] | None = None,
@@ -336,7 +343,7 @@ def sparse_attn(
     wave_tokens: int = WAVE_TOKENS,
     waves_in_flight: int | None = None,
     schedule: str = "decoupled",
-    attention: str = "fused",
+    attention: str | None = None,
     groups_per_launch: int = GROUPS_PER_LAUNCH,
     executor: Executor | None = None,
     tiles: Mapping[str, Tiles] | None = None,

@@ -33,6 +33,7 @@ import torch
 from dsv4_kernels import device as devices
 from dsv4_kernels.buffers import BUFFERS
 from dsv4_kernels.chains import batch, prefill, seams
+from dsv4_kernels.chains.attention import form_of
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.launcher import executors
 from dsv4_kernels.launcher.plan import Plan
@@ -127,7 +128,11 @@ def _prefill_out(
         arguments["q"],
         (sizes, K, window, schedule),
         lambda: Plan(
-            prefill.PrefillChain(window=window, schedule=schedule),
+            prefill.PrefillChain(
+                window=window,
+                schedule=schedule,
+                attention=form_of("prefill_sparse_attn", None, arguments["q"]),
+            ),
             arguments,
             wave_tokens=prefill.WAVE_TOKENS,
             executor=executors.in_order,

@@ -213,8 +213,9 @@ class PrefillSparseAttn(Planned):
             (`workspace_bytes`).
         schedule: "decoupled" or "row_barrier"; they differ in the quantisation's granularity.
         attention: "fused", one kernel per block of columns and a merge of the blocks, or "lanes",
-            QK, a softmax of whole rows, P.V and RoPE each by itself: fewer bytes, more launches.
-            They differ in rounding.
+            QK, a softmax of whole rows, P.V and RoPE each by itself: fewer bytes, more launches, or
+            "one_kernel", all of it in one, which Ascend refuses. They differ in rounding. By
+            default the device's: "one_kernel" on CUDA, "fused" elsewhere.
         sharers: a promise of the caller's, 1, 2, 4 or 8: of so many neighbouring tokens, from the
             chunk's first on, a column of the indices names one KV row or is unused (-1, or past
             the length). Their KV is then moved once. What of it a token attends to is still its
@@ -242,7 +243,7 @@ class PrefillSparseAttn(Planned):
         wave_tokens: int = WAVE_TOKENS,
         waves_in_flight: int | None = None,
         schedule: str = "decoupled",
-        attention: str = "fused",
+        attention: str | None = None,
         sharers: int = 1,
         groups_per_launch: int = GROUPS_PER_LAUNCH,
         executor: Executor | None = None,
@@ -255,7 +256,7 @@ class PrefillSparseAttn(Planned):
             PrefillChain(
                 window=window,
                 schedule=schedule,
-                attention=attention,
+                attention=attention_forms.form_of(PrefillChain.op, attention, arguments["q"]),
                 sharers=sharers,
                 groups_per_launch=groups_per_launch,
                 tiles=tiles,
@@ -321,7 +322,7 @@ def prefill_sparse_attn(
     wave_tokens: int = WAVE_TOKENS,
     waves_in_flight: int | None = None,
     schedule: str = "decoupled",
-    attention: str = "fused",
+    attention: str | None = None,
     sharers: int = 1,
     groups_per_launch: int = GROUPS_PER_LAUNCH,
     executor: Executor | None = None,

@@ -17,6 +17,7 @@ import torch
 
 from dsv4_kernels.buffers import ARGUMENTS, WEIGHTS, Buffers
 from dsv4_kernels.chains import batch
+from dsv4_kernels.chains.attention import form_of
 from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, WAVE_TOKENS, PrefillChain
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device.untraced import untraced
@@ -195,11 +196,12 @@ Half = tuple[PrefillChain, Buffers, Contract]
 
 def prefill_half(given: tuple[Any, ...], *, groups: int, window: int, **options: Any) -> Half:
     """Of `prefill_sparse_attn_heads`, all letters of attention bound. Raises ContractError."""
-    chain = PrefillChain(window=window, **options)
+    op = "prefill_sparse_attn_heads"
+    chain = PrefillChain(window=window, attention=form_of(op, None, given[0]), **options)
     arguments = dict(zip(PREFILL_HEADS, given, strict=True))
     for name in ("ori_kv", "cmp_kv"):
         arguments[name] = without_kv_head(arguments[name])
-    contract = chain.check_attention("prefill_sparse_attn_heads", arguments, groups)
+    contract = chain.check_attention(op, arguments, groups)
     arguments["num_tokens"] = contract["num_tokens"]
     return chain, arguments, contract
 
@@ -221,7 +223,10 @@ def batch_half(
     layout = batch.layout_of(
         op, named, compress_ratio=compress_ratio, window=window, max_seq_len=max_seq_len
     )
-    chain = batch.BatchChain(layout.fixed, mapped=token_map is not None, **options)
+    attention = form_of(op, None, named["q"])
+    chain = batch.BatchChain(
+        layout.fixed, mapped=token_map is not None, attention=attention, **options
+    )
     arguments = layout.views(named)
     return chain, arguments, chain.check_attention(op, arguments, groups)
 

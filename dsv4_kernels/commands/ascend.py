@@ -22,12 +22,12 @@ from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk, part_target
 from dsv4_kernels.gates.ascend.layers import count_layers, markdown
 from dsv4_kernels.gates.chunk import Compiled
 from dsv4_kernels.gates.options import chosen_tiles, in_parallel, require_known
-from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments import segments_on
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What to compile, for which parts."""
-    add_gate(parser, example="group_quant.block_r=512")
+    add_gate(parser, family="npu", example="group_quant.block_r=512")
     parser.add_argument(
         "--part",
         dest="parts",
@@ -72,7 +72,7 @@ def ascend(
 ) -> bool:
     """Compile, hold, execute and print; True if no segment breaks what it claims."""
     require_known("part", parts, PARTS)
-    require_known("segment", segments, SEGMENTS)
+    require_known("segment", segments, segments_on("npu"))
     if layers:
         # One part is enough: what is moved does not depend on the cores.
         counted = {preset: [*count_layers(parts[0], PRESETS[preset])] for preset in presets}

@@ -16,13 +16,13 @@ from dsv4_kernels.device import cuda_target
 from dsv4_kernels.gates.hopper.compiler import require_upstream
 from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, HopperRow, hold_chunk
 from dsv4_kernels.gates.options import chosen_tiles, in_parallel, require_known
-from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments import segments_on
 from dsv4_kernels.segments.tiles import KIB
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What to compile."""
-    add_gate(parser, example="proj_a.num_stages=5")
+    add_gate(parser, family="cuda", example="proj_a.num_stages=5")
     add_verbose(parser, "stages, and wgmma by shape, in a wider table")
 
 
@@ -35,7 +35,7 @@ def hopper(
     verbose: bool,
 ) -> bool:
     """Compile, hold and print; True if no segment breaks what it claims."""
-    require_known("segment", segments, SEGMENTS)
+    require_known("segment", segments, segments_on("cuda"))
     chosen = chosen_tiles(tiles, cuda_target("sm_90"))
     require_upstream()
     console = terminal.console(terminal.WIDTH, stderr=as_json)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH
 from dsv4_kernels.dims import LAYER_RATIOS, PRESETS
-from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments import segments_on
 
 
 def add_chunk(parser: argparse.ArgumentParser) -> None:
@@ -68,14 +68,14 @@ def add_markdown(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_gate(parser: argparse.ArgumentParser, *, example: str) -> None:
-    """What a gate compiles; example: of a tile."""
+def add_gate(parser: argparse.ArgumentParser, *, family: str, example: str) -> None:
+    """What the gate for a family of devices compiles; example: of a tile."""
     add_presets(parser)
     parser.add_argument(
         "--segment",
         dest="segments",
         nargs="+",
-        default=[*SEGMENTS],
+        default=segments_on(family),
         metavar="S",
         help="segments to compile",
     )

@@ -196,6 +196,13 @@ def current(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     return contextlib.nullcontext() if family is None else family.current(device)
 
 
+def family(device: torch.device) -> str:
+    """npu, cuda or cpu: whose launches those on tensors of `device` are. "meta" where a tensor
+    without memory goes nowhere."""
+    routed = _routes.get().get(device.type)
+    return device.type if routed is None else routed.target.kind
+
+
 def best() -> torch.device:
     """The best device present: npu, then cuda, then cpu."""
     found = (family.best() for family in _FAMILIES.values())

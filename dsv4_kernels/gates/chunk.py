@@ -19,6 +19,7 @@ from triton.backends.driver import Benchmarker, DriverBase
 
 from dsv4_kernels import device
 from dsv4_kernels.buffers import ARGUMENTS, BUFFERS, Buffers, shapes
+from dsv4_kernels.chains import attention
 from dsv4_kernels.chains.batch import sparse_attn
 from dsv4_kernels.chains.prefill import SCHEDULES, prefill_sparse_attn
 from dsv4_kernels.device import Target
@@ -32,11 +33,20 @@ from dsv4_kernels.segments.segment import Launch
 CONTEXT_PAGES = 64
 CONTEXT = CONTEXT_PAGES * 128 * LAYER_RATIOS["CSA"]
 
-# Schedules and forms of attention that have all segments between them; most they share.
-FORMS = (*((schedule, "fused") for schedule in SCHEDULES), (next(iter(SCHEDULES)), "lanes"))
 
-# What a chain may be asked for.
-VARIANTS = [(*form, dtype) for form in FORMS for dtype in (torch.bfloat16, torch.float32)]
+def forms_on(family: str) -> list[tuple[str, str]]:
+    """Schedules and forms of attention that have all segments of a family of devices between them;
+    most they share."""
+    first, *others = attention.forms_on(family)
+    by_schedule = [(schedule, first) for schedule in SCHEDULES]
+    return by_schedule + [(next(iter(SCHEDULES)), form) for form in others]
+
+
+def variants_on(family: str) -> list[tuple[str, str, torch.dtype]]:
+    """What a chain may be asked for."""
+    dtypes = (torch.bfloat16, torch.float32)
+    return [(*form, dtype) for form in forms_on(family) for dtype in dtypes]
+
 
 _Launch = TypeVar("_Launch")
 
@@ -197,13 +207,13 @@ def record_chunk(
     inputs = meta_inputs(dims, tokens, columns or dims.index_columns)
 
     def run(executor: Executor) -> None:
-        for schedule, attention, out_dtype in VARIANTS:
+        for schedule, form, out_dtype in variants_on(target.kind):
             prefill_sparse_attn(
                 **inputs,
                 window=dims.window,
                 wave_tokens=tokens,
                 schedule=schedule,
-                attention=attention,
+                attention=form,
                 sharers=sharers,
                 out_dtype=out_dtype,
                 executor=executor,
@@ -231,13 +241,13 @@ def record_batch(
     inputs = meta_batch(dims, tokens, tokens if requests is None else requests, layer)
 
     def run(executor: Executor) -> None:
-        for schedule, attention, out_dtype in VARIANTS:
+        for schedule, form, out_dtype in variants_on(target.kind):
             sparse_attn(
                 **inputs,
                 window=dims.window,
                 compress_ratio=LAYER_RATIOS[layer],
                 schedule=schedule,
-                attention=attention,
+                attention=form,
                 out_dtype=out_dtype,
                 executor=executor,
                 tiles=tiles,

@@ -30,5 +30,11 @@ def _place(segment: Segment) -> tuple[int, bool]:
 
 SEGMENTS: dict[str, Segment] = {segment.name: segment for segment in sorted(_found(), key=_place)}
 
+
+def segments_on(family: str) -> list[str]:
+    """The segments that a family of devices runs."""
+    return [name for name, segment in SEGMENTS.items() if family not in segment.not_on]
+
+
 # With those that only a server's batch has.
 EVERY_SEGMENT = SEGMENTS | {segment.name: segment for segment in (TOKEN_MAP, RESOLVE_REQUESTS)}

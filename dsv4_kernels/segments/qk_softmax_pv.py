@@ -145,12 +145,18 @@ def _check(contract: Contract, softmax_scale: float | None = None, sharers: int 
     bind_sharers(contract, sharers)
     check_whole_blocks(contract, "kv")
     contract.power_of_two("C", "q", low=16)  # the cube multiplies fractals of 16
+    bind_scale(contract, softmax_scale)
+    contract.sizes["NB"] = contract["KP"] // BLOCK_COLUMNS
+
+
+def bind_scale(contract: Contract, softmax_scale: float | None) -> None:
+    """Binds the factor on the scores, C**-0.5 if None."""
     is_number = isinstance(softmax_scale, int | float) and not isinstance(softmax_scale, bool)
     contract.require(
         softmax_scale is None or is_number, "softmax_scale", "a number", repr(softmax_scale)
     )
     scale = contract["C"] ** -0.5 if softmax_scale is None else float(softmax_scale)
-    contract.sizes.update(NB=contract["KP"] // BLOCK_COLUMNS, softmax_scale=scale)
+    contract.sizes["softmax_scale"] = scale
 
 
 def _launch(contract: Contract, target: Target, tiles: QkSoftmaxPvTiles) -> Launch:

@@ -67,7 +67,8 @@ class Segment:
     numbers, and binds the letters that the outputs' shapes need. launch: what to launch, from the
     letters; not called where an output is empty. cost: bytes and FLOP that cannot be avoided.
     rounded: outputs that its compiled code, executed, may round otherwise than the CPU path does,
-    and by how much of their largest value; all others are equal to the byte.
+    and by how much of their largest value; all others are equal to the byte. not_on: families of
+    devices that it is refused on, each with the reason.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Segment:
     launch: Callable[[Contract, Target, Any], Launch] = field(kw_only=True)
     cost: Callable[..., Cost] = moved
     rounded: Mapping[str, float] = field(default_factory=dict)
+    not_on: Mapping[str, str] = field(default_factory=dict)
     chosen: Tiles | None = None  # tiles to use instead of the device's own
 
     @property
@@ -152,6 +154,8 @@ class Segment:
         return tiles.checked(contract)
 
     def _launch(self, contract: Contract, target: Target, tiles: Tiles | None) -> Launch:
+        refused = self.not_on.get(target.kind)
+        contract.require(refused is None, self.reads[0], f"elsewhere ({refused})", target.name)
         tiles = tiles or self.tiles.on(target, contract)
         tiles.require_room(contract, target)
         return dataclasses.replace(self.launch(contract, target, tiles), tiles=tiles)

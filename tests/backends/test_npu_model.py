@@ -21,7 +21,7 @@ from dsv4_kernels.gates.ascend.against_cpu import difference, same_bytes
 from dsv4_kernels.gates.ascend.execute import How, executing
 from dsv4_kernels.inputs.prefill import make_inputs
 from dsv4_kernels.segments import SEGMENTS, inverse_rope, merge_norm
-from on_model import FULL, PARTIAL, Case, cases
+from on_model import FULL, ON_ASCEND, PARTIAL, Case, cases
 
 PART = "Ascend910B3"
 SMALL = cases(PARTIAL, tokens=5, live=4)
@@ -30,7 +30,7 @@ SMALL = cases(PARTIAL, tokens=5, live=4)
 def _full_tiles() -> dict[str, Case]:
     """128 rows of tokens fill a tile of the projections; the others have tiles of their own."""
     few, many = cases(FULL, tokens=8, live=7), cases(FULL, tokens=128, live=127)
-    return {name: (many if name in PROJECTIONS else few)[name] for name in SEGMENTS}
+    return {name: (many if name in PROJECTIONS else few)[name] for name in ON_ASCEND}
 
 
 PROJECTIONS = ("proj_a", "proj_a_heads", "proj_b", "proj_b_dequant")
@@ -42,7 +42,7 @@ def on_model(run, how=How()):
         return run(), reports
 
 
-@pytest.mark.parametrize("segment", SEGMENTS)
+@pytest.mark.parametrize("segment", ON_ASCEND)
 def test_a_segment_equals_the_cpu_path_and_nothing_is_found(segment):
     for run in (SMALL[segment], FULL_TILES[segment]):
         got, (report,) = on_model(run)
@@ -252,7 +252,7 @@ ORDERS = ((None, 0x7F), (0, 0x7F), (1, 0xFF), (2, 0x00))
 
 
 @pytest.mark.parametrize("tiles", ["partial", "full"])
-@pytest.mark.parametrize("segment", SEGMENTS)
+@pytest.mark.parametrize("segment", ON_ASCEND)
 def test_no_poison_and_no_order_changes_a_bit(segment, tiles):
     run = {"partial": SMALL, "full": FULL_TILES}[tiles][segment]
     first, _ = on_model(run, How(checked=False))

@@ -14,7 +14,7 @@ from dsv4_kernels.commands.study.accuracy.tables import sheets
 from dsv4_kernels.gates.ascend.launches import PARTS
 from dsv4_kernels.gates.hopper.gate import HopperRow
 from dsv4_kernels.gates.hopper.ptxas import Assembly
-from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments import segments_on
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -134,7 +134,8 @@ def test_help_tells_defaults_and_what_there_is_to_choose(command, capsys, monkey
     if "--tokens" in words:
         assert "(default: 128)" in words
     if command in ("ascend", "hopper"):
-        assert all(f"'{name}'" in words for name in SEGMENTS)
+        own = segments_on({"ascend": "npu", "hopper": "cuda"}[command])
+        assert all(f"'{name}'" in words for name in own)
     if command == "ascend":
         assert all(part in words for part in PARTS)
 
@@ -158,8 +159,8 @@ HELP = {
     "demo": ("(default: FLASH)", "(default: 128)", "a server's decode step", "mixed step"),
     "graph": ("decoupled or row_barrier (default: decoupled)",),
     "swimlane": ("(default: swimlane.json)",),
-    "ascend": (*SEGMENTS, *PARTS),
-    "hopper": (*SEGMENTS, "e.g. proj_a.num_stages=5\n"),
+    "ascend": (*segments_on("npu"), *PARTS),
+    "hopper": (*segments_on("cuda"), "e.g. proj_a.num_stages=5\n"),
     "accuracy": ("(default: ['FLASH', 'PRO'])", "print tables as Markdown\n"),
     "weights": ("where no config.json has o_groups\n",),
 }

@@ -18,7 +18,7 @@ from dsv4_kernels.gates.ascend.memory import read_plan
 from dsv4_kernels.segments.group_quant import GroupQuantTiles, group_quant
 from dsv4_kernels.segments.proj_a import ProjATiles, proj_a
 
-SEGMENTS = list(segments.SEGMENTS)
+SEGMENTS = segments.segments_on("npu")
 PARTS_HELD = ("Ascend910B3", "Ascend910_9392")  # an A2 and an A3
 CORES = {
     **dict.fromkeys(("proj_a", "proj_a_heads", "proj_b", "qk", "pv"), "AIC"),

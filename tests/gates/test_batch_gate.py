@@ -9,7 +9,7 @@ from dsv4_kernels.gates.ascend import compiler
 from dsv4_kernels.gates.ascend.gate import hold
 from dsv4_kernels.gates.ascend.launches import part_target
 from dsv4_kernels.gates.chunk import record_batch
-from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments import segments_on
 from dsv4_kernels.segments.proj_a import ProjATiles
 
 # (heads of a rank, part, capacity, kind of layer): all ranks and kinds, with a list of slots, with
@@ -31,7 +31,7 @@ def test_a_batch_keeps_its_claims(heads, part, capacity, layer):
     preset = "PRO" if heads > PRESETS["FLASH"].heads else "FLASH"
     dims = PRESETS[preset].of_rank(PRESETS[preset].heads // heads)
     kernels = record_batch(target, driver, dims, tokens=capacity, layer=layer)
-    own = {*SEGMENTS} - {"resolve_slots"}
+    own = {*segments_on("npu")} - {"resolve_slots"}
     assert {k.segment for k in kernels} == {"token_map", "resolve_requests", *own}
     assert any(k.label == "proj_b_dequant fp32" for k in kernels)
     for kernel in kernels:

@@ -173,7 +173,7 @@ def test_every_segment_keeps_its_claims(preset, capsys):
     assert code == 0
     assert {row["segment"] for row in rows} == {*SEGMENTS}
     assert {row["label"] for row in rows} > {"proj_a", "dequant_sum[0:4]", "proj_b_dequant fp32"}
-    bf16 = ("qk_softmax_pv", "qk", "pv", "proj_a", "proj_a_heads")
+    bf16 = ("qk_softmax_pv", "attend_rows", "qk", "pv", "proj_a", "proj_a_heads")
     types = {name: {"f32.bf16.bf16"} for name in bf16}
     types |= {name: {"s32.s8.s8"} for name in ("proj_b", "proj_b_dequant")}
     for row in rows:

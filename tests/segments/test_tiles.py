@@ -20,7 +20,7 @@ from dsv4_kernels.device import Target, cuda_target
 from dsv4_kernels.device.npu import MEMORY
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs.prefill import make_inputs
-from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments import SEGMENTS, segments_on
 from dsv4_kernels.segments.group_quant import GroupQuantTiles
 from dsv4_kernels.segments.merge_norm import MergeNormTiles
 from dsv4_kernels.segments.proj_a import ProjATiles
@@ -225,7 +225,7 @@ def test_tiles_that_the_part_has_no_room_for_are_refused_with_both_numbers() -> 
         launched_on(cuda_target("sm_90"), name, tiles)
 
 
-@pytest.mark.parametrize("name", SEGMENTS)
+@pytest.mark.parametrize("name", segments_on("npu"))
 def test_there_is_room_for_the_own_tiles(name: str) -> None:
     part = Target("npu", "Ascend910B3", 20, 40, MEMORY["Ascend910"])
     launched_on(part, name, SEGMENTS[name].tiles())

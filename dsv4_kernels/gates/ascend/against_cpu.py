@@ -22,7 +22,7 @@ from dsv4_kernels.gates.ascend import compiler
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.execute import execute
 from dsv4_kernels.gates.ascend.launches import part_target
-from dsv4_kernels.gates.chunk import FORMS, Code, code_of, labels
+from dsv4_kernels.gates.chunk import Code, code_of, forms_on, labels
 from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.segments import SEGMENTS
@@ -108,7 +108,7 @@ def execute_chunk(
     chosen |= dict(tiles or {})
     inputs = make_inputs(dims, tokens=LIVE, capacity=CAPACITY, start=START)
     chains = []
-    for form in FORMS:
+    for form in forms_on("npu"):
         on_cpu = _bound(inputs, dims, form, chosen)
         with device.route("cpu", target, driver):
             chains.append((on_cpu, _bound(inputs, dims, form, chosen)))

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from dsv4_kernels.chains.prefill import ATTENTIONS, prefill_sparse_attn, wave_nodes
+from dsv4_kernels.chains.attention import forms_on
+from dsv4_kernels.chains.prefill import prefill_sparse_attn, wave_nodes
 from dsv4_kernels.dims import LAYER_RATIOS, Dims
 from dsv4_kernels.gates.ascend import compiler
 from dsv4_kernels.gates.ascend.gate import count_launches
@@ -63,7 +64,7 @@ class Moved:
 def count_layers(part: str, dims: Dims, layers: Iterable[Layer] = LAYERS) -> Iterator[Moved]:
     """Both forms of every layer. Raises ValueError where the compiler refuses a kernel."""
     for layer in layers:
-        for attention in ATTENTIONS:
+        for attention in forms_on("npu"):
             yield _count(part, dims, layer, attention)
 
 

@@ -257,14 +257,14 @@ MUTANTS = (
     ),
     chunk(
         "a batch is recorded in one form",
-        "for schedule, attention, out_dtype in VARIANTS:\n            sparse_attn(",
-        "for schedule, attention, out_dtype in VARIANTS[:2]:\n            sparse_attn(",
+        "for schedule, form, out_dtype in variants_on(target.kind):\n            sparse_attn(",
+        "for schedule, form, out_dtype in variants_on(target.kind)[:2]:\n            sparse_attn(",
         killed_by="test_a_batch_keeps_its_claims",
     ),
     chunk(
         "no output in fp32",
-        "for dtype in (torch.bfloat16, torch.float32)]",
-        "for dtype in (torch.bfloat16, torch.bfloat16)]",
+        "dtypes = (torch.bfloat16, torch.float32)",
+        "dtypes = (torch.bfloat16, torch.bfloat16)",
         killed_by="test_a_batch_keeps_its_claims",
     ),
     chunk(

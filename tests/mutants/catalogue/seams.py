@@ -67,8 +67,8 @@ MUTANTS = (
     ),
     mutant(
         "a refusal of the batch's heads names the whole entry",
-        "chain.check_attention(op, arguments, groups)",
-        "chain.check_attention(batch.OP, arguments, groups)",
+        "return chain, arguments, chain.check_attention(op, arguments, groups)",
+        "return chain, arguments, chain.check_attention(batch.OP, arguments, groups)",
         killed_by="test_what_the_heads_of_a_batch_refuse",
     ),
     mutant(
