@@ -33,14 +33,16 @@ def sharing(X, generator, device, seed, T=21):
     )
 
 
+@pytest.mark.parametrize("attention", ["fused", "lanes"])
 @pytest.mark.parametrize("sharers", [2, 4, 8])
-def test_sharing_changes_no_byte(sharers, generator, device, seed):
+def test_sharing_changes_no_byte(sharers, attention, generator, device, seed):
     """A last tile of a chunk that is not full; tiles on both sides of a wave's end."""
     on_this(device)
     inputs = sharing(sharers, generator, device, seed)
-    want = chain(inputs)
+    want = chain(inputs, attention=attention)
     for wave_tokens in (8, 16, 128):
-        assert torch.equal(chain(inputs, sharers=sharers, wave_tokens=wave_tokens), want)
+        options = dict(attention=attention, sharers=sharers, wave_tokens=wave_tokens)
+        assert torch.equal(chain(inputs, **options), want)
 
 
 def test_a_broken_promise_is_finite(generator, device, seed):

@@ -114,6 +114,12 @@ MUTANTS = (
         killed_by="test_sharers_have_one_row_of_rows[8]",
     ),
     mutant(
+        "a column that one sharer does not use is dead for all",
+        "shared = tl.max(row, axis=0)",
+        "shared = tl.min(row, axis=0)",
+        killed_by="tests/chains/test_sharers.py::test_sharing_changes_no_byte[8-lanes]",
+    ),
+    mutant(
         "a tail is written as a whole block",
         "inside = at + k < KP",
         "inside = at + k < KP + BLOCK_K",
