@@ -147,9 +147,10 @@ def _arguments(launch: AscendKernel) -> Iterator[Any]:
         if not isinstance(value, torch.Tensor):
             yield value
             continue
-        if not value.is_contiguous():
-            raise ValueError(f"{launch.kernel}: `{name}` is not contiguous")
-        raw = value.reshape(-1).view(torch.uint8).numpy()
+        # What lies between rows is the tensor's memory too, and nothing behind the last.
+        steps = zip(value.shape, value.stride(), strict=True)
+        span = 1 + sum((n - 1) * step for n, step in steps) if value.numel() else 0
+        raw = value.as_strided((span,), (1,)).view(torch.uint8).numpy()
         key = (value.data_ptr(), len(raw))
         yield spaces.setdefault(key, _bytes(f"gm:{name.removesuffix('_ptr')}", raw))
 

@@ -111,6 +111,14 @@ MUTANTS = (
         killed_by="test_a_batch_moves_with_its_strides",
     ),
     resolver(
+        "the model's pools end before their last page",
+        "span = 1 + sum((n - 1) * step for n, step in steps) if value.numel() else 0",
+        "span = value.numel()",
+        file="dsv4_kernels/gates/ascend/execute.py",
+        tests="tests/backends/test_batch_on_model.py",
+        killed_by="test_a_batch_s_rows_are_the_cpu_path_s_and_nothing_is_found[HCA-13]",
+    ),
+    resolver(
         "the newest block of slots is left out",
         "end = WINDOW + (cmp_columns if LISTED else visible)",
         "end = WINDOW + (cmp_columns if LISTED else visible - BLOCK_K)",
