@@ -9,17 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from dsv4_kernels.commands import terminal
 from dsv4_kernels.commands.options import add_gate, add_verbose, positive
 from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.gates.ascend import compiler
 from dsv4_kernels.gates.ascend.against_cpu import CAPACITY, LIVE, execute_chunk
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.gate import AscendRow, a_k_tile_facts, hold
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk, part_target
 from dsv4_kernels.gates.ascend.layers import count_layers, markdown
+from dsv4_kernels.gates.batches import Batch, batches_of
 from dsv4_kernels.gates.chunk import Compiled
 from dsv4_kernels.gates.options import chosen_tiles, in_parallel, require_known
 from dsv4_kernels.segments import segments_on
@@ -68,11 +71,14 @@ def ascend(
     execute: bool,
     compilations: int,
     layers: bool,
+    batch: bool,
     verbose: bool,
 ) -> bool:
     """Compile, hold, execute and print; True if no segment breaks what it claims."""
     require_known("part", parts, PARTS)
     require_known("segment", segments, segments_on("npu"))
+    if batch and (execute or layers or save is not None):
+        raise ValueError("`--batch` goes without `--execute`, `--layers` and `--save`")
     if layers:
         # One part is enough: what is moved does not depend on the cores.
         counted = {preset: [*count_layers(parts[0], PRESETS[preset])] for preset in presets}
@@ -82,6 +88,8 @@ def ascend(
     console = terminal.console(terminal.WIDTH, stderr=as_json)
     if compilations > 1 and not execute:
         raise ValueError("`--compilations` needs `--execute`")
+    if batch:
+        return _batches(presets, parts, segments, chosen, as_json, console)
     if save is not None:
         Path(save).mkdir(parents=True, exist_ok=True)  # before anything is compiled in vain
     jobs = [(preset, part, segments, chosen, save) for preset in presets for part in parts]
@@ -111,11 +119,83 @@ def ascend(
             console.print(_bytes_table(of_a_part, preset))
             console.print(_instructions_table(of_a_part, preset))
         console.print(_a_k_tile_table(parts[0], presets[0]))
+    return _held(rows, console)
+
+
+def _held(rows: Sequence[AscendRow], console: Console) -> bool:
+    """Print what is broken; True if nothing is."""
     broken = [row for row in rows if row.breaches]
     for row in broken:
         for breach in row.breaches:
             console.print(f"[red]breach[/red] {row.label} {row.preset} {row.part}: {breach}")
     return not broken
+
+
+BatchJob = tuple[Batch, str, Sequence[str], dict[str, Any]]
+
+
+def _batches(
+    presets: Sequence[str],
+    parts: Sequence[str],
+    segments: Sequence[str],
+    tiles: dict[str, Any],
+    as_json: bool,
+    console: Console,
+) -> bool:
+    """A row a batch, and the breaches; True if there is none."""
+    jobs = [(batch, part, segments, tiles) for part in parts for batch in batches_of(presets)]
+    held: dict[tuple[Batch, str], list[AscendRow]] = {}
+    with terminal.progress(console, words=48, transient=True) as progress:
+        task = progress.add_task("compiling", total=len(jobs))
+        for (batch, part, *_), rows in zip(jobs, in_parallel(_batch_rows, jobs), strict=True):
+            held[batch, part] = rows
+            progress.update(task, description=f"compiled {batch.name}", advance=1)
+    rows = [row for of_batch in held.values() for row in of_batch]
+    if as_json:
+        print(json.dumps({"segments": [dataclasses.asdict(row) for row in rows]}, indent=1))
+    else:
+        for part in parts:
+            here = {batch: held[batch, part] for batch in batches_of(presets)}
+            console.print(_batch_table(here, part))
+    return _held(rows, console)
+
+
+def _batch_rows(job: BatchJob) -> list[AscendRow]:
+    batch, part, segments, tiles = job
+    compiled = batch.record(part_target(part), compiler.driver(part), tiles, segments)
+    return [hold(kernel, batch.name, part) for kernel in compiled]
+
+
+def _batch_table(held: dict[Batch, list[AscendRow]], part: str) -> Table:
+    table = terminal.table(
+        f"kernels of sparse_attn, compiled for {part}",
+        "batch",
+        caption="proj_a, proj_b: bytes moved, as a multiple of their minimum, of each input and "
+        "output once",
+    )
+    for heading in ("kernels", "retries", "proj_a", "proj_b"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for batch, rows in held.items():
+        broken = any(row.breaches for row in rows)
+        table.add_row(
+            batch.name,
+            str(len(rows)),
+            str(sum(len(row.retries) for row in rows)),
+            *(_of_minimum(rows, segment) for segment in ("proj_a", "proj_b")),
+            "[red]breach[/red]" if broken else "[green]ok[/green]",
+        )
+    return table
+
+
+def _of_minimum(rows: Sequence[AscendRow], segment: str) -> str:
+    """The most that a kernel of the segment moves, by its minimum."""
+    shares = [
+        row.counts.moved / row.minimum_bytes
+        for row in rows
+        if row.segment == segment and row.counts is not None
+    ]
+    return f"{max(shares):.2f}x" if shares else "-"
 
 
 Job = tuple[str, str, Sequence[str], dict[str, Any], str | None]

@@ -13,8 +13,9 @@ from rich.table import Table
 from dsv4_kernels.commands import terminal
 from dsv4_kernels.commands.options import add_gate, add_verbose
 from dsv4_kernels.device import cuda_target
+from dsv4_kernels.gates.batches import Batch, batches_of
 from dsv4_kernels.gates.hopper.compiler import require_upstream
-from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, HopperRow, hold_chunk
+from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, HopperRow, hold_batch, hold_chunk
 from dsv4_kernels.gates.options import chosen_tiles, in_parallel, require_known
 from dsv4_kernels.segments import segments_on
 from dsv4_kernels.segments.tiles import KIB
@@ -32,6 +33,7 @@ def hopper(
     segments: Sequence[str],
     tiles: Sequence[str],
     as_json: bool,
+    batch: bool,
     verbose: bool,
 ) -> bool:
     """Compile, hold and print; True if no segment breaks what it claims."""
@@ -40,12 +42,13 @@ def hopper(
     require_upstream()
     console = terminal.console(terminal.WIDTH, stderr=as_json)
     with console.status("compiling for sm_90"):
-        judged = in_parallel(_rows_of, [(preset, segments, chosen) for preset in presets])
+        wanted = batches_of(presets) if batch else presets
+        judged = in_parallel(_rows_of, [(what, segments, chosen) for what in wanted])
         rows = [row for rows in judged for row in rows]
     if as_json:
         print(json.dumps({"segments": [dataclasses.asdict(row) for row in rows]}, indent=1))
     else:
-        for preset in presets:
+        for preset in dict.fromkeys(row.preset for row in rows):
             here = [row for row in rows if row.preset == preset]
             console.print(_table(here, preset, verbose))
     for row in rows:
@@ -54,20 +57,21 @@ def hopper(
     return not any(row.breaches for row in rows)
 
 
-Job = tuple[str, Sequence[str], dict[str, Any]]
+Job = tuple["str | Batch", Sequence[str], dict[str, Any]]
 
 
 def _rows_of(job: Job) -> list[HopperRow]:
-    preset, segments, tiles = job
-    rows = hold_chunk(preset, tiles)
-    return [row for row in rows if row.segment in segments]
+    what, segments, tiles = job
+    if isinstance(what, Batch):
+        return hold_batch(what, segments, tiles)
+    return [row for row in hold_chunk(what, tiles) if row.segment in segments]
 
 
 def _table(rows: Sequence[HopperRow], preset: str, verbose: bool) -> Table:
     table = terminal.table(
         f"{preset}, compiled for Hopper, sm_90a, by upstream Triton: nothing ran",
         "segment",
-        caption="one chunk of 128 tokens; tasks: programs of the grid; regs: of a thread; "
+        caption="tasks: programs of the grid; regs: of a thread; "
         f"spills: bytes stored/loaded; shared: KiB a program of {SHARED_LIMIT // KIB}; held: "
         "programs a multiprocessor holds; wgmma: instructions in the PTX",
     )

@@ -87,6 +87,11 @@ def add_gate(parser: argparse.ArgumentParser, *, family: str, example: str) -> N
         metavar="TILE",
         help=f"use another tile, e.g. {example}",
     )
+    parser.add_argument(
+        "--batch",
+        action="store_true",
+        help="instead: the kernels of sparse_attn, for decode and packed prefill of several ranks",
+    )
     parser.add_argument("--json", dest="as_json", action="store_true", help="the same as data")
 
 

@@ -2,45 +2,93 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
+from dsv4_kernels.__main__ import main
 from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.gates import batches
 from dsv4_kernels.gates.ascend import compiler
 from dsv4_kernels.gates.ascend.gate import hold
 from dsv4_kernels.gates.ascend.launches import part_target
+from dsv4_kernels.gates.batches import BATCHES, Batch, batches_of
 from dsv4_kernels.gates.chunk import record_batch
-from dsv4_kernels.segments import segments_on
+from dsv4_kernels.segments import SEGMENTS, segments_on
 from dsv4_kernels.segments.proj_a import ProjATiles
 
-# (heads of a rank, part, capacity, kind of layer): all ranks and kinds, with a list of slots, with
-# none, and without slots. The command has the rest of the table.
-BATCHES = (
-    (8, "Ascend910B3", 8, "CSA"),
-    (16, "Ascend910_9392", 64, "CSA"),
-    (64, "Ascend910B3", 1, "CSA"),
-    (64, "Ascend910_9392", 64, "SWA"),
-    (128, "Ascend910_9392", 8, "HCA"),
+# All ranks and kinds of layers, with a list of slots, with none, and without slots. The command has
+# the whole table for each part.
+HELD = (
+    ("Ascend910B3", Batch(8, 8)),
+    ("Ascend910_9392", Batch(16, 64)),
+    ("Ascend910B3", Batch(64, 1)),
+    ("Ascend910_9392", Batch(64, 64, "SWA")),
+    ("Ascend910_9392", Batch(128, 8, "HCA")),
+    ("Ascend910B3", Batch(64, 512, requests=4)),
 )
 
 
 @pytest.mark.parametrize(
-    ("heads", "part", "capacity", "layer"), BATCHES, ids=lambda value: str(value)
+    ("part", "batch"), HELD, ids=lambda value: getattr(value, "name", str(value))
 )
-def test_a_batch_keeps_its_claims(heads, part, capacity, layer):
-    target, driver = part_target(part), compiler.driver(part)
-    preset = "PRO" if heads > PRESETS["FLASH"].heads else "FLASH"
-    dims = PRESETS[preset].of_rank(PRESETS[preset].heads // heads)
-    kernels = record_batch(target, driver, dims, tokens=capacity, layer=layer)
+def test_a_batch_keeps_its_claims(part, batch):
+    kernels = batch.record(part_target(part), compiler.driver(part), {}, [*SEGMENTS])
     own = {*segments_on("npu")} - {"resolve_slots"}
     assert {k.segment for k in kernels} == {"token_map", "resolve_requests", *own}
     assert any(k.label == "proj_b_dequant fp32" for k in kernels)
     for kernel in kernels:
-        row = hold(kernel, preset, part)
+        row = hold(kernel, batch.name, part)
         assert not row.breaches, (row.segment, row.breaches)
         assert row.counts is not None
-        if capacity == 8 and row.segment in ("proj_a", "proj_b"):
+        if batch.tokens == 8 and row.segment in ("proj_a", "proj_b"):
             # The weights, and 8 rows of activations for 256 or 128 of them.
             assert 1 < row.counts.moved / row.minimum_bytes < 1.07
+
+
+def test_the_batches_are_of_every_rank_for_few_tokens_and_many():
+    decode = {(batch.heads, batch.tokens) for batch in BATCHES if batch.requests is None}
+    assert decode == {(heads, tokens) for heads in (8, 16, 64, 128) for tokens in (8, 64)}
+    assert any(batch.requests for batch in BATCHES)
+    assert [batch.dims.heads for batch in BATCHES] == [batch.heads for batch in BATCHES]
+    assert {batch.heads for batch in batches_of(["PRO"])} == {128}
+    assert {*batches_of(["FLASH"])} | {*batches_of(["PRO"])} == {*BATCHES}
+
+
+def said(capsys, monkeypatch, *options):
+    """Exit code and output of the command, for one small batch."""
+    monkeypatch.setattr(batches, "BATCHES", (Batch(8, 8),))
+    code = main(["ascend", "--batch", "--part", "Ascend910B3", *options])
+    return code, capsys.readouterr()
+
+
+def test_the_command_has_a_row_for_a_batch(capsys, monkeypatch):
+    code, words = said(capsys, monkeypatch, "--segment", "proj_a", "proj_b")
+    assert code == 0
+    lines = words.out.splitlines()
+    (row,) = (line for line in lines if line.startswith("decode CSA, 8 heads, T=8"))
+    kernels, retries, proj_a, proj_b, state = row.split("T=8")[1].split()
+    assert (kernels, retries, state) == ("4", "0", "ok")  # with the two resolvers
+    assert 1 < float(proj_a[:-1]) < 1.07
+    assert 1 < float(proj_b[:-1]) < 1.07
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_breach_in_a_batch_is_the_commands(capsys, monkeypatch):
+    options = ("--segment", "group_quant", "--tile", "group_quant.block_r=512", "--json")
+    code, words = said(capsys, monkeypatch, *options)
+    assert code == 1
+    rows = json.loads(words.out)["segments"]
+    assert {row["segment"] for row in rows} == {"token_map", "resolve_requests", "group_quant"}
+    broken = [row for row in rows if row["breaches"]]
+    assert [row["preset"] for row in broken] == ["decode CSA, 8 heads, T=8"]
+    assert "breach group_quant decode CSA, 8 heads, T=8 Ascend910B3: UB overflow" in words.err
+
+
+@pytest.mark.parametrize("option", [["--execute"], ["--layers"], ["--save", "there"]])
+def test_a_batch_is_only_compiled(option, capsys):
+    assert main(["ascend", "--batch", *option]) == 2
+    assert "`--batch` goes without" in capsys.readouterr().err
 
 
 def test_narrower_tiles_of_one_group_move_more_than_a_tenth():

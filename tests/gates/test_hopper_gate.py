@@ -8,11 +8,10 @@ import pytest
 
 from dsv4_kernels.__main__ import main
 from dsv4_kernels.device import Target, cuda_target
-from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.gates.chunk import Compiled, record_batch
-from dsv4_kernels.gates.hopper import compiler
+from dsv4_kernels.gates.batches import Batch
+from dsv4_kernels.gates.chunk import Compiled
 from dsv4_kernels.gates.hopper.compiler import HopperKernel
-from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, hold
+from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, hold, hold_batch
 from dsv4_kernels.gates.hopper.ptxas import Assembly, assemble, read_log
 from dsv4_kernels.gates.options import chosen_tiles
 from dsv4_kernels.segments import SEGMENTS
@@ -183,15 +182,16 @@ def test_every_segment_keeps_its_claims(preset, capsys):
 
 
 @with_upstream
-@pytest.mark.parametrize(("preset", "tokens", "layer"), [("FLASH", 8, "CSA"), ("PRO", 64, "HCA")])
-def test_the_kernels_of_a_batch_keep_their_claims(preset, tokens, layer):
+@pytest.mark.parametrize(
+    "batch", [Batch(64, 8), Batch(128, 64, "HCA")], ids=lambda batch: batch.name
+)
+def test_the_kernels_of_a_batch_keep_their_claims(batch):
     """Of sparse_attn, its two resolvers among them."""
-    ptxas, driver = compiler.require_upstream() / "bin" / "ptxas", compiler.driver()
-    target = cuda_target(driver.part)
-    chunk = record_batch(target, driver, PRESETS[preset], tokens=tokens, layer=layer)
-    assert {c.segment for c in chunk} >= {"token_map", "resolve_requests", "qk_softmax_pv"}
-    for c in chunk:
-        assert hold(c, preset, assemble(c.launch.ptx, ptxas)).breaches == (), c.label
+    rows = hold_batch(batch, [*SEGMENTS], {})
+    assert {row.segment for row in rows} >= {"token_map", "resolve_requests", "qk_softmax_pv"}
+    assert {row.preset for row in rows} == {batch.name}
+    for row in rows:
+        assert row.breaches == (), row.label
 
 
 @with_upstream

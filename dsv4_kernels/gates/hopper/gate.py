@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from dsv4_kernels import device
+from dsv4_kernels.device import Target
 from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.gates.batches import Batch
 from dsv4_kernels.gates.chunk import Compiled, record_chunk
 from dsv4_kernels.gates.hopper import compiler
 from dsv4_kernels.gates.hopper.compiler import WARP_SIZE, HopperKernel
@@ -58,14 +60,29 @@ def hold_chunk(preset: str, tiles: Mapping[str, Any] | None = None) -> list[Hopp
     tiles: tiles to use instead of a segment's own, by segment. Raises MissingDependency without
     upstream Triton.
     """
-    ptxas = compiler.require_upstream() / "bin" / "ptxas"
+    target, driver = _asked()
+    return _held(record_chunk(target, driver, PRESETS[preset], tiles=tiles), preset)
+
+
+def hold_batch(batch: Batch, segments: Sequence[str], tiles: dict[str, Any]) -> list[HopperRow]:
+    """The same for the kernels of a batch of `sparse_attn`: see `Batch.record`."""
+    target, driver = _asked()
+    return _held(batch.record(target, driver, tiles, segments), batch.name)
+
+
+def _asked() -> tuple[Target, compiler.CompileOnlyDriver]:
+    compiler.require_upstream()
     driver = compiler.driver()
-    target = device.cuda_target(driver.part)
+    return device.cuda_target(driver.part), driver
+
+
+def _held(kernels: Sequence[Compiled[HopperKernel]], preset: str) -> list[HopperRow]:
+    ptxas = compiler.require_upstream() / "bin" / "ptxas"
     return [
         hold(compiled, preset, assemble(compiled.launch.ptx, ptxas))
         if compiled.launch.ptx
         else HopperRow(compiled.segment, compiled.label, preset, (compiled.launch.refusal.strip(),))
-        for compiled in record_chunk(target, driver, PRESETS[preset], tiles=tiles)
+        for compiled in kernels
     ]
 
 

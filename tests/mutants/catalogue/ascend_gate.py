@@ -12,7 +12,10 @@ memory = partial(Mutant, file=f"{FOLDER}/memory.py", tests=TESTS)
 compiler = partial(Mutant, file=f"{FOLDER}/compiler.py", tests=TESTS)
 launches = partial(Mutant, file=f"{FOLDER}/launches.py", tests=TESTS)
 counts = partial(Mutant, file=f"{FOLDER}/counts.py", tests=COUNTS)
-chunk = partial(Mutant, file="dsv4_kernels/gates/chunk.py", tests="tests/gates/test_batch_gate.py")
+BATCH = "tests/gates/test_batch_gate.py"
+chunk = partial(Mutant, file="dsv4_kernels/gates/chunk.py", tests=BATCH)
+batches = partial(Mutant, file="dsv4_kernels/gates/batches.py", tests=BATCH)
+command = partial(Mutant, file="dsv4_kernels/commands/ascend.py", tests=BATCH)
 
 LIMIT = "if max(used, claimed) > limit:"
 BUDGETS = "if used > claimed or (exact and used != claimed) or claimed > used * UB_SLACK:"
@@ -21,6 +24,36 @@ CHUNK = "tests/gates/test_ascend_gate.py"
 PARTS = f"tests/gates/test_ascend_gate.py::{OF_A_PART}"
 
 MUTANTS = (
+    batches(
+        "segments that nobody asked for are compiled",
+        "if c.segment not in SEGMENTS or c.segment in segments]",
+        "]",
+        killed_by="test_the_command_has_a_row_for_a_batch",
+    ),
+    batches(
+        "the whole model's heads",
+        "return whole.of_rank(whole.heads // self.heads)",
+        "return whole",
+        killed_by="test_the_batches_are_of_every_rank_for_few_tokens_and_many",
+    ),
+    batches(
+        "a batch's tiles are its own",
+        "layer=self.layer, tiles=tiles,",
+        "layer=self.layer,",
+        killed_by="test_a_breach_in_a_batch_is_the_commands",
+    ),
+    command(
+        "breaches of a batch are not looked at",
+        "            console.print(_batch_table(here, part))\n    return _held(rows, console)",
+        "            console.print(_batch_table(here, part))\n    return True",
+        killed_by="test_a_breach_in_a_batch_is_the_commands",
+    ),
+    command(
+        "a batch is said to be executed",
+        "if batch and (execute or layers or save is not None):",
+        "if batch and (layers or save is not None):",
+        killed_by="test_a_batch_is_only_compiled",
+    ),
     gate(
         "any core will do",
         "if plan.core != compiled.tiles.core:",

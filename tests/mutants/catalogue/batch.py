@@ -134,14 +134,14 @@ MUTANTS = (
         "if WINDOW % BLOCK_K != 0:",
         "if WINDOW >= 0:",
         killed_by="tests/gates/test_batch_gate.py::"
-        "test_a_batch_keeps_its_claims[8-Ascend910B3-8-CSA]",
+        "test_a_batch_keeps_its_claims[Ascend910B3-decode CSA, 8 heads, T=8]",
     ),
     resolver(
         "the budget of two pools for the one of a layer without slots",
         'if sizes["RATIO"] else (4, 4)',
         'if sizes["RATIO"] else (12, 7)',
         killed_by="tests/gates/test_batch_gate.py::"
-        "test_a_batch_keeps_its_claims[64-Ascend910_9392-64-SWA]",
+        "test_a_batch_keeps_its_claims[Ascend910_9392-decode SWA, 64 heads, T=64]",
     ),
     resolver(
         "a listed row at the pool's end is live",

@@ -93,6 +93,6 @@ MUTANTS = (
         "target.cube_programs, (128,))",
         "target.cube_programs, (64,))",
         killed_by="tests/gates/test_batch_gate.py::"
-        "test_a_batch_keeps_its_claims[8-Ascend910B3-8-CSA]",
+        "test_a_batch_keeps_its_claims[Ascend910B3-decode CSA, 8 heads, T=8]",
     ),
 )
