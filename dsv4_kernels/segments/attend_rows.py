@@ -264,6 +264,7 @@ def _launch(
             APART=apart, ONE_LOAD=target.kind == "cuda", INTERLEAVED=interleaved, BLOCK=BLOCK,
             **tiles.options(target),
         ),
+        beside=(dict(APART=not apart),),  # the next batch's pools may lie otherwise
     )  # fmt: skip
 
 

@@ -42,32 +42,35 @@ class PvTiles(Tiles):
     """block_r: rows of a task at most; two tokens of FLASH that share their KV. accumulator:
     elements of o that a task adds up; 32768 fp32 are the 128 KiB of L0C, FLASH's 64 heads whole
     and half the columns of PRO's 128, which read P twice rather than KV. Of short rows as many
-    at a time as that leaves whole. task_r: rows of a task of short ones, as qk's."""
+    at a time as that leaves whole. task_r: rows of a task of short ones, fewest_r: rows at a time
+    at least, as qk's."""
 
     core: ClassVar[Core] = "AIC"
     block_r: int = extent(128, low=FRACTAL, beside=("C", BLOCK_COLUMNS))
     task_r: int = extent(512, low=FRACTAL)
+    fewest_r: int = extent(FRACTAL, low=FRACTAL, beside=("C", BLOCK_COLUMNS))
     accumulator: int = extent(2**15, low=FRACTAL * FRACTAL)
 
     @classmethod
     def cuda(cls) -> PvTiles:
         """64 rows are the least that wgmma takes. 64 x 256 fp32 are 64 accumulator registers a
         thread of 8 warps; KV of 256 columns is 64 KiB, P 16 KiB: two stages fit."""
-        return cls(block_r=64, accumulator=2**14, num_warps=8, num_stages=2)
+        return cls(block_r=64, fewest_r=64, accumulator=2**14, num_warps=8, num_stages=2)
 
     def widths(self, sizes: Mapping[str, int]) -> tuple[int, int]:
         """Rows and columns of a task: no more than eight times the rope, whose columns are then
         what is left of a half, a quarter and an eighth."""
-        rows = rows_of_a_task(sizes, self.block_r)
+        rows = max(rows_of_a_task(sizes, self.block_r), self.fewest_r)
         columns = max(min(sizes["C"], self.accumulator // rows, 8 * sizes["P"]), sizes["P"])
         return rows, columns
 
     def short_widths(self, sizes: Mapping[str, int]) -> tuple[int, int, int]:
         """Likewise of short rows: those of a task, those at a time, columns."""
         most = max(min(sizes["C"], 8 * sizes["P"]), sizes["P"])
-        rows = rows_of_a_task(sizes, min(self.block_r, max(self.accumulator // most, FRACTAL)))
+        whole = min(self.block_r, max(self.accumulator // most, FRACTAL))
+        rows = max(rows_of_a_task(sizes, whole), self.fewest_r)
         columns = max(min(most, self.accumulator // rows), sizes["P"])
-        return rows_of_a_task(sizes, max(self.task_r, rows)), rows, columns
+        return max(rows_of_a_task(sizes, self.task_r), rows), rows, columns
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """P and V doubled in L1, once for the columns with the rope and once for others; o."""

@@ -36,17 +36,19 @@ class QkTiles(Tiles):
     """block_r: rows of a task at most. 128 x 512 bf16 of q and as much of KV, both doubled, are
     all of the 512 KiB of L1: PRO's heads, or two tokens of FLASH that share their KV. Of short
     rows half of them at a time: a tail of 64 columns then fits too. task_r: rows of a task of
-    short ones, which load KV once; 512 are 8 tokens of FLASH, and 16 tasks for 20 cores."""
+    short ones, which load KV once; 512 are 8 tokens of FLASH, and 16 tasks for 20 cores.
+    fewest_r: rows at a time at least, however few there are; the cube takes 16 for fewer."""
 
     core: ClassVar[Core] = "AIC"
     block_r: int = extent(128, low=FRACTAL, beside=("C", BLOCK_COLUMNS))
     task_r: int = extent(512, low=FRACTAL)
+    fewest_r: int = extent(FRACTAL, low=FRACTAL, beside=("C", BLOCK_COLUMNS))
 
     @classmethod
     def cuda(cls) -> QkTiles:
         """64 rows are the least that wgmma takes: q is 64 KiB, KV 128 KiB, 192 of 227. One stage,
         since a second KV does not fit; 64 x 128 fp32 is 32 registers a thread of 8 warps."""
-        return cls(block_r=64, num_warps=8, num_stages=1)
+        return cls(block_r=64, fewest_r=64, num_warps=8, num_stages=1)
 
     def budget(self, sizes: Mapping[str, int]) -> Budget:
         """q and KV doubled in L1, the scores of a block in L0C."""
@@ -56,12 +58,12 @@ class QkTiles(Tiles):
 
     def rows(self, sizes: Mapping[str, int]) -> int:
         """Of a task."""
-        return rows_of_a_task(sizes, self.block_r)
+        return max(rows_of_a_task(sizes, self.block_r), self.fewest_r)
 
     def short_rows(self, sizes: Mapping[str, int]) -> tuple[int, int]:
         """Of a task of short rows, and at a time."""
-        rows = rows_of_a_task(sizes, max(self.block_r // 2, FRACTAL))
-        return rows_of_a_task(sizes, max(self.task_r, rows)), rows
+        rows = max(rows_of_a_task(sizes, max(self.block_r // 2, FRACTAL)), self.fewest_r)
+        return max(rows_of_a_task(sizes, self.task_r), rows), rows
 
 
 @kernel

@@ -30,13 +30,15 @@ class Launch:
 
     arguments: in the kernel's order, a buffer's or number's name, a plain number, or None for a
     pointer that it has no use for. constants: its compile-time arguments, and what its Triton is
-    told. tiles: what both were made of.
+    told. beside: other such arguments, of kernels that another call of this capacity needs, which
+    are compiled with the first launch, so that none waits in service. tiles: what all were made of.
     """
 
     kernel: Any
     grid: tuple[int]
     arguments: tuple[str | int | float | None, ...]
     constants: dict[str, Any]
+    beside: tuple[dict[str, Any], ...] = ()
     tiles: Tiles | None = None
 
     def __call__(self, buffers: Mapping[str, Any]) -> None:
@@ -44,12 +46,19 @@ class Launch:
         values = [*self.arguments]
         for place, name in self._named:
             values[place] = buffers[name]
+        while self._uncompiled:
+            constants = self.constants | self._uncompiled.pop()
+            self.kernel.run(*values, grid=self.grid, warmup=True, **constants)
         self._start(*values)
 
     @functools.cached_property
     def _start(self) -> Callable[..., Any]:
         # What kernel[grid](...) calls; bound here, the constants are not merged at every launch.
         return functools.partial(self.kernel.run, grid=self.grid, warmup=False, **self.constants)
+
+    @functools.cached_property
+    def _uncompiled(self) -> list[dict[str, Any]]:
+        return [*self.beside]
 
     @functools.cached_property
     def _named(self) -> list[tuple[int, str]]:

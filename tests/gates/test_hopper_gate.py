@@ -183,7 +183,9 @@ def test_every_segment_keeps_its_claims(preset, capsys):
 
 @with_upstream
 @pytest.mark.parametrize(
-    "batch", [Batch(64, 8), Batch(128, 64, "HCA")], ids=lambda batch: batch.name
+    "batch",
+    [Batch(8, 8), Batch(16, 64), Batch(64, 64, "SWA"), Batch(128, 64, "HCA")],
+    ids=lambda batch: batch.name,
 )
 def test_the_kernels_of_a_batch_keep_their_claims(batch):
     """Of sparse_attn, its two resolvers among them."""

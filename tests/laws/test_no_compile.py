@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
 from typing import Any, NoReturn
@@ -11,8 +12,11 @@ import pytest
 import torch
 from triton.runtime.jit import JITFunction
 
+import dsv4_kernels
 from adversary import SMALL, adversarial_inputs
 from dsv4_kernels import SparseAttn, prefill_sparse_attn, segments, sparse_attn, token_map
+from dsv4_kernels import device as devices
+from dsv4_kernels.chains.attention import forms_on
 from dsv4_kernels.inputs.batch import BatchInputs, Request, make_batch
 
 REQUESTS = (Request(100, 3, key=1), Request(7, 7, key=2), Request(61, 1, key=3))
@@ -69,11 +73,15 @@ def places(device: torch.device) -> tuple[Any, ...]:
     return (at_an_odd_row, *((at_an_odd_byte,) if device.type != "cuda" else ()))
 
 
+@pytest.mark.parametrize("attention", forms_on(devices.best().type))
 @pytest.mark.parametrize("drafts", [None, 40])
 @pytest.mark.parametrize(("ratio", "listed"), [(4, True), (128, False), (0, False)])
-def test_a_batch_compiles_nothing_behind_the_first(ratio, listed, drafts, in_service, device):
+def test_a_batch_compiles_nothing_behind_the_first(
+    ratio, listed, drafts, attention, in_service, device
+):
     make = dict(device=device, ratio=ratio, listed=listed, drafts=drafts)
     first = batch_of(**make)
+    sparse_attn = functools.partial(dsv4_kernels.sparse_attn, attention=attention)
     want = sparse_attn(*first.args(), **first.options())
     in_service()
     step = 8 if device.type == "cuda" else 1

@@ -206,6 +206,7 @@ def _contract(name: str) -> Contract:
     contract = Contract(name, **SIZES, num_tokens=128, window=128, first_token=0)
     contract.sizes["softmax_scale"] = 1.0
     contract.sizes |= dict(q_stride=64 * 512, freqs_cos_stride=64, freqs_sin_stride=64)
+    contract.sizes |= dict.fromkeys(("ori_kv_stride", "cmp_kv_stride"), 128 * 512)
     contract.groups = range(FLASH.groups)
     return contract
 

@@ -14,6 +14,13 @@ SMALLEST = "test_against_reference[8-1-64-16-2]"
 
 MUTANTS = (
     mutant(
+        "pools that lie otherwise wait for a compiler",
+        "beside=(dict(APART=not apart),),",
+        "beside=(),",
+        killed_by="tests/laws/test_no_compile.py::"
+        "test_a_batch_compiles_nothing_behind_the_first[4-True-None-one_kernel]",
+    ),
+    mutant(
         "rows of the first tile",
         "row = tl.load(rows_ptr + u * KP",
         "row = tl.load(rows_ptr",

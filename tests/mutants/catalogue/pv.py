@@ -12,6 +12,13 @@ mutant = partial(
 
 MUTANTS = (
     mutant(
+        "on CUDA a few heads have a tile that wgmma does not take",
+        "return cls(block_r=64, fewest_r=64, accumulator",
+        "return cls(block_r=64, accumulator",
+        killed_by="tests/gates/test_cuda_tiles.py::"
+        "test_lanes_have_the_rows_that_wgmma_takes[8-640]",
+    ),
+    mutant(
         "dead blocks are read",
         "tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K), 1)",
         "KP // BLOCK_K, 1)",

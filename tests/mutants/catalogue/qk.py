@@ -12,6 +12,13 @@ mutant = partial(
 
 MUTANTS = (
     mutant(
+        "on CUDA a few heads have a tile that wgmma does not take",
+        "return cls(block_r=64, fewest_r=64, num_warps",
+        "return cls(block_r=64, num_warps",
+        killed_by="tests/gates/test_cuda_tiles.py::"
+        "test_lanes_have_the_rows_that_wgmma_takes[8-640]",
+    ),
+    mutant(
         "dead blocks are multiplied",
         "tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K)",
         "KP // BLOCK_K",
