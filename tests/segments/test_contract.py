@@ -611,10 +611,10 @@ def wrong_sizes() -> Iterator[Any]:
         change = the("schedule", lambda _, schedule=schedule: schedule)
         one_of, got = "^one of decoupled, row_barrier$", f"^{re.escape(repr(schedule))}$"
         yield Wrong(chain, change, ("schedule",), one_of, got)
-    for attention in ("lane", None, ["fused"]):
+    for attention in ("lane", 0, ["fused"]):
         change = the("attention", lambda _, attention=attention: attention)
         got = f"^{re.escape(repr(attention))}$"
-        yield Wrong(chain, change, ("attention",), "^one of fused, lanes$", got)
+        yield Wrong(chain, change, ("attention",), "^one of fused, lanes, one_kernel$", got)
     for executor in ("streams", 3):
         yield Wrong(
             chain, lambda _, executor=executor: dict(executor=executor), ("executor",),

@@ -28,7 +28,7 @@ REFUSED = {
     "resolve_slots": {"ori_B", "cmp_B", "K", "T"},
     "gather_kv": {"ori_B", "cmp_B", "C", "KR"},
     "qk_softmax_pv": {"C", "U"},
-    "attend_rows": {"C", "P", "U"},
+    "attend_rows": {"C", "P", "U", "ori_B", "cmp_B"},
     "merge_norm": {"C", "NB", "U"},
     "qk": {"C", "U"},
     "softmax": {"U"},
