@@ -25,15 +25,14 @@ CLAIMS = (
     ),
     Claim(
         "compiled for Ascend, to the final IR",
-        "every segment; FLASH and PRO, A2 (910B3) and A3 (910_9392)",
-        "`python -m dsv4_kernels ascend` (sparse_attn's resolvers: `make test`), by a compiler "
+        "every segment but CUDA's attend_rows; FLASH and PRO, A2 (910B3) and A3 (910_9392)",
+        "`python -m dsv4_kernels ascend` (sparse_attn's resolvers: `--batch`), by a compiler "
         "newer than CANN 8.5's",
     ),
     Claim(
         "executed as final Ascend IR",
-        "every segment but sparse_attn's resolvers; A2 and A3: on a model of the cores, not on an "
-        "NPU",
-        "`python -m dsv4_kernels ascend --execute`",
+        "the same (sparse_attn's resolvers: small sizes): on a model of the cores, not on an NPU",
+        "`python -m dsv4_kernels ascend --execute` (sparse_attn's resolvers: `make test`)",
     ),
     Claim(
         "compiled for Hopper, to machine code",
