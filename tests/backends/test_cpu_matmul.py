@@ -68,6 +68,24 @@ def _matmul_kernel(a_ptr, b_ptr, c_ptr, K, M: tl.constexpr, N: tl.constexpr, K_T
 
 
 @triton.jit
+def _rescaled_kernel(
+    a_ptr, b_ptr, scale_ptr, c_ptr, steps,
+    M: tl.constexpr, N: tl.constexpr, K: tl.constexpr, SCALE_FIRST: tl.constexpr,
+):  # fmt: skip
+    """An online softmax's o: rescaled, and added to, in every step."""
+    m = tl.arange(0, M)[:, None]
+    n = tl.arange(0, N)[None, :]
+    k = tl.arange(0, K)
+    c = tl.zeros((M, N), tl.float32)
+    for step in range(0, steps):
+        a = tl.load(a_ptr + step * M * K + m * K + k[None, :])
+        b = tl.load(b_ptr + step * K * N + k[:, None] * N + n)
+        scale = tl.load(scale_ptr + step * M + m)
+        c = tl.dot(a, b, scale * c) if SCALE_FIRST else tl.dot(a, b, c * scale)
+    tl.store(c_ptr + m * N + n, c)
+
+
+@triton.jit
 def _transposes_kernel(
     a_ptr, at_ptr, b_ptr, c_ptr, d_ptr, e_ptr, t_ptr,
     M: tl.constexpr, K: tl.constexpr, N: tl.constexpr,
@@ -355,3 +373,17 @@ def test_a_row_that_is_zero_nearly_everywhere(row: int, matmul: Matmul) -> None:
     want = torch.zeros(13, 8)
     want[row] = 2.0 ** (-133 + 120)
     assert torch.equal(acc, want)
+
+
+@pytest.mark.parametrize("scale_first", [False, True])
+def test_a_sum_that_is_rescaled_before_it_is_added_to(scale_first, generator):
+    """The same bits whichever factor stands first."""
+    steps, M, N, K = 3, 16, 32, 64
+    a = torch.randn(steps, M, K, generator=generator).bfloat16()
+    b = torch.randn(steps, K, N, generator=generator).bfloat16()
+    scale, c = torch.rand(steps, M, generator=generator), torch.empty(M, N)
+    launch(_rescaled_kernel, (1,), a, b, scale, c, steps, M=M, N=N, K=K, SCALE_FIRST=scale_first)
+    want = torch.zeros(M, N)
+    for step in range(steps):
+        want = chunked(a[step], b[step], scale[step, :, None] * want, chunk=128)
+    assert torch.equal(bits(c), bits(want))

@@ -59,16 +59,19 @@ def expand_matmuls(linalg: str) -> str:
 
 
 def _call(matmul: re.Match[str], transposed: dict[str, str]) -> str:
-    """The call that adds to acc in place; bufferization copies acc first where it is read later."""
+    """The call, which adds to a copy of acc. In acc's own place bufferization would not know that
+    the result lies there: acc = s * o in a loop over o was written over before it was read."""
     M, N, K = (int(matmul[letter]) for letter in ("M", "N", "K"))
     result, acc, operand = matmul["result"], matmul["acc"], matmul["operand"]
     dot = f"%dot{result[1:]}"  # prefix of the values in between
-    acc_type = f"memref<{M}x{N}x{_SUMS[operand]}>"
+    shape = f"<{M}x{N}x{_SUMS[operand]}>"
+    acc_type = f"memref{shape}"
     return "\n".join(
         [
             *_view(f"{dot}_a", matmul["a"], M, K, operand, transposed),
             *_view(f"{dot}_b", matmul["b"], K, N, operand, transposed),
-            f"{dot}_sums = bufferization.to_memref {acc} : {acc_type}",
+            f"{dot}_copy = bufferization.alloc_tensor() copy({acc}) : tensor{shape}",
+            f"{dot}_sums = bufferization.to_memref {dot}_copy : {acc_type}",
             f"{dot}_acc = memref.cast {dot}_sums : {acc_type} to {_any(_SUMS[operand])}",
             f"func.call @matmul_{operand}({dot}_a, {dot}_b, {dot}_acc) : {_signature(operand)}",
             f"{result} = bufferization.to_tensor {dot}_sums restrict writable : {acc_type}",

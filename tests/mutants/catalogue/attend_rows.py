@@ -78,7 +78,7 @@ MUTANTS = (
         "steps of 128 columns",
         "STEP = 64",
         "STEP = 128",
-        killed_by="test_full_widths[64-8]",
+        killed_by="test_against_reference[1-1-16-16-1]",
     ),
     mutant(
         "dead blocks are attended to",

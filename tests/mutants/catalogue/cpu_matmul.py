@@ -12,6 +12,12 @@ calls = partial(Mutant, file=f"{LINALG}/matmul.py", tests=TESTS)
 passes = partial(Mutant, file=f"{LINALG}/lowering.py", tests=TESTS)
 
 MUTANTS = (
+    calls(
+        "the sum takes the place of what it is added to",
+        "bufferization.to_memref {dot}_copy",
+        "bufferization.to_memref {acc}",
+        killed_by="test_a_sum_that_is_rescaled_before_it_is_added_to[True]",
+    ),
     loops(
         "k runs backwards",
         "partial[i][v] += rows[i][k] * columns[k * VECTORS + v];",
@@ -114,12 +120,6 @@ MUTANTS = (
         "if not any(word.search(line) for other, line in enumerate(lines) if other != place):",
         "if not word:",
         killed_by="test_a_folded_transpose_is_not_computed",
-    ),
-    calls(
-        "acc is said to be only read",
-        "bufferization.to_memref {acc} : {acc_type}",
-        "bufferization.to_memref {acc} read_only : {acc_type}",
-        killed_by="test_a_value_that_is_used_again_is_not_overwritten",
     ),
     calls(
         "any types of operands pass",
