@@ -104,3 +104,27 @@ def drawn_batch(generator, step=1):
         gap=(0, 1, 5, 8, SMALL.head_dim, 3 * SMALL.head_dim - 1)[integer(0, 6)] * step,
         seed=integer(0, 2**20),
     )  # fmt: skip
+
+
+def wider(tensor, left, right):
+    """The same values as columns of rows that hold NaN, or any bits, on both sides."""
+    fill = torch.nan if tensor.is_floating_point() else INT32_MAX
+    sides = [tensor.new_full((*tensor.shape[:-1], n), fill) for n in (left, right)]
+    whole = torch.cat([sides[0], tensor, sides[1]], dim=-1)
+    return whole[..., left : left + tensor.shape[-1]]
+
+
+def slices_of_wider(batch):
+    """{name: the same values as rows of a wider tensor}: queries of some of the heads, cos and sin
+    in one table, lists in longer ones."""
+    heads = batch.q.shape[1]
+    lists = {"cmp_indices": (3, 2), "ori_indices": (0, 1)}
+    return {
+        "q": torch.cat([torch.full_like(batch.q, torch.nan), batch.q], dim=1)[:, heads:],
+        "rope_cos": wider(batch.rope_cos, 0, 16),
+        "rope_sin": wider(batch.rope_sin, 48, 16),
+    } | {
+        name: wider(getattr(batch, name), *sides)
+        for name, sides in lists.items()
+        if getattr(batch, name) is not None
+    }

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from adversary import INT32_MAX, INT32_MIN, SMALL
-from batches import EXTREMES, check, check_rows, on, run, same
+from batches import EXTREMES, check, check_rows, on, run, same, slices_of_wider, wider
 from dsv4_kernels import (
     ContractError,
     SparseAttn,
@@ -283,26 +283,12 @@ def test_rope_tables_by_layout_and_dtype(seed, device):
     assert (got - want).float().norm() < 0.02 * want.float().norm()
 
 
-def wider(tensor, left, right):
-    """The same values as columns of rows that hold NaN, or any bits, on both sides."""
-    fill = torch.nan if tensor.is_floating_point() else INT32_MAX
-    sides = [tensor.new_full((*tensor.shape[:-1], n), fill) for n in (left, right)]
-    whole = torch.cat([sides[0], tensor, sides[1]], dim=-1)
-    return whole[..., left : left + tensor.shape[-1]]
-
-
 @pytest.mark.parametrize("wave_tokens", [128, 7, 1])
 def test_rows_of_wider_tensors(wave_tokens, seed, device):
     """Queries of some of the heads, cos and sin in one table, lists in a longer one: as slices."""
     batch = make_batch(SMALL, MIXED, ratio=4, drafts=40, page_sizes=(16, 8), seed=seed)
     want = check(batch, device)
-    heads = torch.cat([torch.full_like(batch.q, torch.nan), batch.q], dim=1)[:, SMALL.heads :]
-    assert batch.ori_indices is not None
-    assert batch.cmp_indices is not None
-    slices = dict(
-        q=heads, rope_cos=wider(batch.rope_cos, 0, 16), rope_sin=wider(batch.rope_sin, 48, 16),
-        cmp_indices=wider(batch.cmp_indices, 3, 2), ori_indices=wider(batch.ori_indices, 0, 1),
-    )  # fmt: skip
+    slices = slices_of_wider(batch)
     forms = dict(rope_cos=(1, 2), rope_sin=(1, 2), cmp_indices=(1,), ori_indices=())
     for name, dims in forms.items():
         for at in dims:
