@@ -27,6 +27,6 @@ MUTANTS = (
         "an address compiles where it makes no difference",
         "return _UPSTREAM and (rows",
         "return (rows",
-        killed_by="test_a_batch_compiles_nothing_behind_the_first[4-True-None]",
+        killed_by="test_a_batch_compiles_nothing_behind_the_first[4-True-None-fused]",
     ),
 )
