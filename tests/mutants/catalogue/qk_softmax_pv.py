@@ -171,13 +171,13 @@ MUTANTS = (
         "KV of one token need not stay",
         "if KV_STAYS else 1",
         "if X > 1 else 1",
-        killed_by=f"{GATE}[8-Ascend910B3-8-CSA]",
+        killed_by=f"{GATE}[Ascend910B3-decode CSA, 8 heads, T=8]",
     ),
     sized(
         "the mask of the heads is known at compile time",
         "in_heads = h < (heads if KV_STAYS else H)",
         "in_heads = h < H",
-        killed_by=f"{GATE}[16-Ascend910_9392-64-CSA]",
+        killed_by=f"{GATE}[Ascend910_9392-decode CSA, 16 heads, T=64]",
     ),
     sized(
         "a tile has more heads than the rank",
