@@ -285,6 +285,7 @@ def test_wrong_arguments_of_a_run_are_refused(device, seed, poison):
     for args, kwargs, got in [
         ((*inputs.args(), 1), {}, "16 by place"),
         (inputs.args(), dict(q=inputs.q), "15 by place, twice: q"),
+        (inputs.args(), dict(query=inputs.q), "15 by place, unknown: query$"),
         ((), dict(query=inputs.q), "0 by place, unknown: query, missing: q, ori_kv, .*freqs_sin"),
     ]:
         with pytest.raises(ContractError, match=f"15 arguments, q to wo_b_scale, got {got}$"):
