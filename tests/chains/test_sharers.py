@@ -63,6 +63,6 @@ def test_a_tile_belongs_to_one_wave(device, seed):
 
 def test_cuda_has_no_room_for_kv_that_stays():
     contract = Contract("qk_softmax_pv")
-    contract.sizes |= dict(U=1, N=2, NB=1, H=64, C=512, X=2, softmax_scale=1)
+    contract.sizes |= dict(U=1, N=2, NB=1, H=64, C=512, X=2, softmax_scale=1, q_stride=64 * 512)
     with pytest.raises(ContractError, match=r"`sharers` must be 1 on CUDA, .*, got 2"):
         SEGMENT.launch(contract, cuda_target("sm_90"), SEGMENT.tiles.cuda())
