@@ -142,9 +142,15 @@ def test_tables_shorter_than_what_is_named(generator, device, poison):
     check(slots(inputs), poison)
 
 
+@pytest.mark.parametrize("cmp_entries", [7, 8])
 @pytest.mark.parametrize("table_entries", [1, 2, 4])
-def test_a_table_by_pieces_changes_no_byte(table_entries, generator, device, poison):
-    inputs = adversarial_inputs(cmp_entries=7, generator=generator, device=device)
+def test_a_table_by_pieces_changes_no_byte(table_entries, cmp_entries, generator, device, poison):
+    """Of 8 entries the last piece is whole: nothing behind it says that a page is none."""
+    inputs = adversarial_inputs(cmp_entries=cmp_entries, generator=generator, device=device)
+    rows = inputs.window + inputs.q.shape[0]
+    behind = rows + cmp_entries * inputs.cmp_kv.shape[1]  # the first slot behind the table
+    inputs.cmp_sparse_indices[0, :2] = torch.tensor([behind, behind - 1])
+    inputs.cmp_sparse_lens[0], inputs.cmp_block_table[-1] = 2, 0
     check(slots(inputs), poison, tiles=ResolveSlotsTiles(table_entries=table_entries))
 
 
