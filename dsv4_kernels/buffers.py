@@ -37,6 +37,15 @@ BLOCK = 16
 _LETTER: dict[Axis, str] = {"tokens": "N", "groups": "G"}
 
 
+def span(tensor: torch.Tensor) -> int:
+    """Elements of a strided tensor's memory, what lies between its rows included: from its first
+    to its last."""
+    if tensor.numel() == 0:
+        return 0
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    return 1 + sum((n - 1) * step for n, step in steps)
+
+
 @dataclass(frozen=True)
 class Buffer:
     """shape: entries apart by blanks, each a letter or a product of letters. dtype: of a tensor, or

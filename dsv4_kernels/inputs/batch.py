@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from dsv4_kernels.buffers import span
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.inputs.prefill import make_inputs
 
@@ -216,9 +217,5 @@ def _paged(
 
 def _to(tensor: torch.Tensor, device: torch.device | str) -> torch.Tensor:
     """On the device with its strides, which `to` keeps only where nothing lies between rows."""
-    if tensor.numel() == 0:
-        return tensor.to(device)
-    steps = zip(tensor.shape, tensor.stride(), strict=True)
-    span = 1 + sum((n - 1) * step for n, step in steps)
-    memory = tensor.as_strided((span,), (1,)).to(device)
+    memory = tensor.as_strided((span(tensor),), (1,)).to(device)
     return memory.as_strided(tensor.shape, tensor.stride())

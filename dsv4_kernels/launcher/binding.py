@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dsv4_kernels.buffers import Buffers, shapes
+from dsv4_kernels.buffers import Buffers, shapes, span
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.launcher.order import in_order_of_issue
 
@@ -27,7 +27,7 @@ class Signature:
             for name, value in tensors.items()
             if value.layout == torch.strided
         }
-        self.nbytes = {name: _span(value) for name, value in tensors.items()}
+        self.nbytes = {name: _span_bytes(value) for name, value in tensors.items()}
         others = ((name, type(value)) for name, value in arguments.items() if name not in tensors)
         self.key = (*self._facts.items(), *others)
 
@@ -47,12 +47,9 @@ class Signature:
         return True
 
 
-def _span(tensor: torch.Tensor) -> int:
-    """Bytes from its first element to its last."""
-    if tensor.numel() == 0 or tensor.layout != torch.strided:
-        return 0
-    steps = zip(tensor.shape, tensor.stride(), strict=True)
-    return (1 + sum((n - 1) * step for n, step in steps)) * tensor.element_size()
+def _span_bytes(tensor: torch.Tensor) -> int:
+    """Of its memory; 0 where it is no strided one, which a check refuses."""
+    return span(tensor) * tensor.element_size() if tensor.layout == torch.strided else 0
 
 
 @dataclass

@@ -24,6 +24,7 @@ from dsv4_kernels.backends.hivm.machine import Machine, library
 from dsv4_kernels.backends.hivm.memory import Space, View, dense
 from dsv4_kernels.backends.hivm.report import Report, Stopped
 from dsv4_kernels.backends.hivm.scalar import functions
+from dsv4_kernels.buffers import span
 from dsv4_kernels.device import Target
 from dsv4_kernels.gates.ascend.compiler import AscendCompileBackend, AscendKernel, CompileOnlyDriver
 from dsv4_kernels.gates.ascend.launches import PARTS
@@ -148,9 +149,7 @@ def _arguments(launch: AscendKernel) -> Iterator[Any]:
             yield value
             continue
         # What lies between rows is the tensor's memory too, and nothing behind the last.
-        steps = zip(value.shape, value.stride(), strict=True)
-        span = 1 + sum((n - 1) * step for n, step in steps) if value.numel() else 0
-        raw = value.as_strided((span,), (1,)).view(torch.uint8).numpy()
+        raw = value.as_strided((span(value),), (1,)).view(torch.uint8).numpy()
         key = (value.data_ptr(), len(raw))
         yield spaces.setdefault(key, _bytes(f"gm:{name.removesuffix('_ptr')}", raw))
 

@@ -105,15 +105,15 @@ MUTANTS = (
     ),
     resolver(
         "a batch on another device has lost its strides",
-        "if tensor.numel() == 0:",
-        "if True:",
+        "memory.as_strided(tensor.shape, tensor.stride())",
+        "tensor.to(device)",
         file="dsv4_kernels/inputs/batch.py",
         killed_by="test_a_batch_moves_with_its_strides",
     ),
     resolver(
         "the model's pools end before their last page",
-        "span = 1 + sum((n - 1) * step for n, step in steps) if value.numel() else 0",
-        "span = value.numel()",
+        "value.as_strided((span(value),), (1,))",
+        "value.as_strided((value.numel(),), (1,))",
         file="dsv4_kernels/gates/ascend/execute.py",
         tests="tests/backends/test_batch_on_model.py",
         killed_by="test_a_batch_s_rows_are_the_cpu_path_s_and_nothing_is_found[HCA-13]",
@@ -208,7 +208,7 @@ MUTANTS = (
     ),
     resolver(
         "an output between an argument's rows is not seen",
-        "name: _span(value) for",
+        "name: _span_bytes(value) for",
         "name: value.nbytes for",
         file="dsv4_kernels/launcher/binding.py",
         killed_by="test_a_plan_takes_rows_of_any_stride",
