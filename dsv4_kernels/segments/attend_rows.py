@@ -37,6 +37,7 @@ from dsv4_kernels.segments.slots import (
     bind_sharers,
     check_pool,
     check_whole_blocks,
+    live_columns,
     page_block,
     page_blocks,
     pool_rows,
@@ -182,7 +183,7 @@ def _attend_rows_kernel(
     m = tl.full((BLOCK_H,), LOWEST, tl.float32)
     l = tl.zeros((BLOCK_H,), tl.float32)
     o = tl.zeros((BLOCK_H, C), tl.float32)
-    columns = tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K) * BLOCK_K
+    columns = live_columns(tl.load(live_blocks_ptr + u), KP, BLOCK_K)
     for k0 in range(0, columns, STEP):
         row = tl.load(rows_ptr + u * KP + k0 + k)
         bias = tl.load(bias_ptr + t * KP + k0 + k)

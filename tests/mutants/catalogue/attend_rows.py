@@ -82,13 +82,13 @@ MUTANTS = (
     ),
     mutant(
         "dead blocks are attended to",
-        "tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K) * BLOCK_K",
+        "live_columns(tl.load(live_blocks_ptr + u), KP, BLOCK_K)",
         "KP",
         killed_by="test_blocks_behind_the_live_ones_are_not_read",
     ),
     mutant(
         "more blocks than there are",
-        "tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K) * BLOCK_K",
+        "live_columns(tl.load(live_blocks_ptr + u), KP, BLOCK_K)",
         "tl.load(live_blocks_ptr + u) * BLOCK_K",
         killed_by="test_more_live_blocks_than_there_are_columns_are_all_of_them",
     ),
