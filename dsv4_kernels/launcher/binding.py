@@ -71,9 +71,10 @@ class Binding:
         """The nodes of this many waves, in their order of issue."""
         if waves not in self._issued:
             nodes = [
-                replace(node, wave=wave, slot=wave % self.slots, work=work)
+                replace(node, wave=wave, tokens=tokens, slot=wave % self.slots, work=work)
                 for wave in range(waves)
-                for node, work in zip(self.nodes, self.works[tokens_of(wave)], strict=True)
+                for tokens in [tokens_of(wave)]
+                for node, work in zip(self.nodes, self.works[tokens], strict=True)
             ]
             self._issued[waves] = in_order_of_issue(nodes)
         return self._issued[waves]

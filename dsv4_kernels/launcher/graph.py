@@ -26,8 +26,9 @@ class Node:
     lane: the queue it is issued to; nodes of a lane follow each other. reads, writes: buffers.
     updates: buffers it both takes and changes. parts: along an axis the range it is for, all of it
     where there is none; of a buffer that has the axis it touches only that. wave: which pass over
-    the tokens it is part of. slot: which copy of the workspace that pass has. weight: to weigh it
-    against others, the bytes that it moves at the least. work: what runs it, opaque here.
+    the tokens it is part of, and tokens how many that has. slot: which copy of the workspace it
+    has. weight: to weigh the node against others, the bytes that it moves at the least. work: what
+    runs it, opaque here.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Node:
     updates: tuple[str, ...] = ()
     parts: tuple[tuple[Axis, range], ...] = ()
     wave: int = 0
+    tokens: int = 0
     slot: int = 0
     weight: int = 0
     work: Any = field(default=None, compare=False)
@@ -123,9 +125,20 @@ def _axes(node: Node, buffer: str) -> dict[Axis, range]:
     return {axis: part for axis, part in node.parts if known is not None and axis in known.axes}
 
 
+def _laid_alike(a: Node, b: Node, buffer: str) -> bool:
+    """Whether the same part of `buffer` is the same memory to both: what has its tokens inside of
+    a group is laid out anew for a wave of fewer."""
+    known = BUFFERS.get(buffer)
+    places = {} if known is None else known.axes
+    inside = "tokens" in places and places.get("groups", len(places)) < places["tokens"]
+    return a.tokens == b.tokens or not inside
+
+
 def _within(a: Node, b: Node, buffer: str) -> bool:
-    """Whether all that `a` touches of `buffer` is touched by `b`."""
+    """Whether all that `a` touches of `buffer` is touched by `b`, or by nobody after it."""
     of_a = _axes(a, buffer)
+    if not _laid_alike(a, b, buffer) and _axes(b, buffer):
+        return False
     return all(
         axis in of_a and part.start <= of_a[axis].start and of_a[axis].stop <= part.stop
         for axis, part in _axes(b, buffer).items()
@@ -135,7 +148,7 @@ def _within(a: Node, b: Node, buffer: str) -> bool:
 def _apart(a: Node, b: Node, buffer: str) -> bool:
     """Whether the nodes touch different parts of `buffer` along some axis."""
     of_a, of_b = _axes(a, buffer), _axes(b, buffer)
-    return any(
+    return _laid_alike(a, b, buffer) and any(
         of_a[axis].stop <= of_b[axis].start or of_b[axis].stop <= of_a[axis].start
         for axis in of_a.keys() & of_b.keys()
     )

@@ -26,12 +26,13 @@ FLASH = PRESETS["FLASH"]
 def schedule_nodes(
     schedule: str, groups: int, chunk: int, waves: int = 1, slots: int = 1
 ) -> tuple[Node, ...]:
-    """All launches of a run, in their order of issue."""
+    """All launches of a run, in their order of issue. Of several waves the last is the shortest."""
+    last = waves - 1 if waves > 1 else None
     dims = dataclasses.replace(FLASH, groups=groups, heads=8 * groups)
     one = wave_nodes(dims, 128, schedule=schedule, groups_per_launch=chunk)
     return in_order_of_issue(
         [
-            dataclasses.replace(node, wave=wave, slot=wave % slots)
+            dataclasses.replace(node, wave=wave, slot=wave % slots, tokens=1 if wave == last else 3)
             for wave in range(waves)
             for node in one
         ]
@@ -84,10 +85,12 @@ def memory(node: Node, buffer: str) -> set[tuple]:
     if buffer in ("attn_out", "live_blocks", "live_slots"):
         return {(node.wave,)}
     groups = node.part("groups")
-    has_groups = buffer in {"o_packed", "o_r", "codes", "scale", "partial", "wo_a", "wo_b"}
+    by_group = {"o_packed", "scale", "partial"}  # and by token inside of it
+    has_groups = buffer in {"o_r", "codes", "wo_a", "wo_b"} | by_group
     if not has_groups or groups is None:
-        return {(node.slot, g) for g in range(32)}
-    return {(node.slot, g) for g in groups}
+        groups = range(32)
+    n = node.tokens if buffer in by_group else 1
+    return {(node.slot, place) for place in range(groups.start * n, groups.stop * n)}
 
 
 def unproven(log: list[Entry], nodes: tuple[Node, ...], pairs) -> list[tuple]:
@@ -353,6 +356,25 @@ def test_only_the_latest_of_a_lane_is_waited_for():
     assert fourth.waits == (1,)
     both = Node("both", "cube", reads=("a", "b"))
     assert synchronise((*nodes[:2], both)).steps[2].waits == (1,)
+
+
+@pytest.mark.parametrize(("buffer", "elsewhere"), [("o_packed", True), ("o_r", False)])
+def test_a_shorter_wave_has_its_groups_elsewhere(buffer, elsewhere):
+    """[G, N, J] of 1 token has group 3 where 3 tokens have group 1; [N, G, R] has it where it was.
+    Nor is group 1 done with once that of the shorter wave is written."""
+
+    def of(group, tokens, **access):
+        parts = (("groups", range(group, group + 1)),)
+        return Node(f"{group}", "cube", parts=parts, tokens=tokens, **access)
+
+    first = of(1, 3, reads=(buffer,))
+    for nodes in (
+        (first, of(3, 1, writes=(buffer,))),
+        (first, of(1, 1, writes=(buffer,)), of(3, 1, writes=(buffer,))),
+    ):
+        last = len(nodes) - 1
+        found = {(edge.before, edge.after, edge.kind) for edge in edges(nodes)}
+        assert ((0, last, "WAR") in found) == elsewhere
 
 
 def test_what_another_lane_knew_needs_no_wait_of_its_own():

@@ -10,6 +10,18 @@ mutant = partial(
 
 MUTANTS = (
     mutant(
+        "a shorter wave has a group where the others have it",
+        "a.tokens == b.tokens or not inside",
+        "True",
+        killed_by="test_a_shorter_wave_has_its_groups_elsewhere[o_packed-True]",
+    ),
+    mutant(
+        "a shorter wave covers the groups of a longer one",
+        "if not _laid_alike(a, b, buffer) and _axes(b, buffer):",
+        "if False:",
+        killed_by="test_a_shorter_wave_has_its_groups_elsewhere[o_packed-True]",
+    ),
+    mutant(
         "a read does not wait for the write",
         '                yield from _meeting(written, after, node, buffer, "RAW")\n',
         "                pass\n",
