@@ -115,9 +115,9 @@ def bench_chain_compiled(timed: Timed) -> None:
     "form", [form for form in forms_on(DEVICE.type) if form in races.ATTENTION]
 )
 def bench_attention_ours(form: str, tokens: int, timed: Timed) -> None:
-    """Attention alone, up to the normalised heads; in one kernel also turned back and packed."""
+    """Attention alone, heads turned back and packed."""
     inputs = workloads.chunk(PRESET, tokens)
-    races.judge_attention(inputs, races.attention(inputs, form), turned=form == "one_kernel")
+    races.judge_attention(inputs, races.attention(inputs, form), turned=True)
     calls, _ = workloads.chain_calls(
         inputs, captured=HAS_GRAPHS, attention=form, executor=races.attention_only(form)
     )

@@ -28,10 +28,9 @@ from reference.proj_b import proj_b as proj_b_reference
 from reference.qk_softmax_pv import qk_softmax_pv
 from reference.resolve_slots import resolve_slots
 
-# Up to the merged and normalised heads: FlashMLA has no inverse RoPE either. attend_rows has it
-# and the packing inside, and is timed with them.
+# Through to o_packed: FlashMLA has no inverse RoPE, which these have inside and are timed with.
 ATTENTION = {
-    "fused": ("resolve_slots", "gather_kv", "qk_softmax_pv", "merge_norm"),
+    "fused": ("resolve_slots", "gather_kv", "qk_softmax_pv", "merge_finish"),
     "one_kernel": ("resolve_slots", "attend_rows"),
 }
 PROJECTION = ("proj_a", "group_quant", "proj_b", "dequant_sum")
@@ -59,19 +58,15 @@ def _of_attention(form: str, nodes: tuple[Node, ...]) -> tuple[Node, ...]:
 
 
 def attention(inputs: PrefillInputs, form: str) -> torch.Tensor:
-    """[T, H, C] by these kernels: what `attention_only` leaves of every wave, fp32 or, turned back
-    already, bf16."""
+    """[T, H, C] bf16 by these kernels, turned back: what `attention_only` leaves of every wave."""
     waves = []
 
     def executor(nodes: Sequence[Node], buffers: Sequence[Buffers]) -> None:
         for node in nodes:
             if node.name in ATTENTION[form]:
                 node.run(buffers)
-            own = buffers[node.wave]
-            if node.name == "merge_norm":
-                waves.append(_heads(own["o_packed"], own["o_rope"]))
-            elif node.name == "attend_rows":
-                heads = own["o_packed"].transpose(0, 1)
+            if node.name == ATTENTION[form][-1]:
+                heads = buffers[node.wave]["o_packed"].transpose(0, 1)
                 waves.append(heads.reshape(-1, *inputs.q.shape[1:]))  # a copy: waves share it
 
     groups = inputs.wo_a.shape[0]

@@ -35,7 +35,7 @@ JUDGED_ROWS = 16
 # segment is where its buffers come from.
 _FORMS: tuple[dict[str, Any], ...] = (
     dict(attention="fused"), dict(attention="fused", schedule="row_barrier"),
-    dict(attention="lanes"), dict(attention="one_kernel"),
+    dict(attention="lanes"), dict(attention="separate_tail"), dict(attention="one_kernel"),
 )  # fmt: skip
 SEGMENTS_OF = [{node.name for node in wave_nodes(PRESETS["FLASH"], 1, **form)} for form in _FORMS]
 
@@ -96,7 +96,7 @@ def chain_calls(
     return calls, outputs[0]
 
 
-@functools.lru_cache(maxsize=3)  # benches come preset by preset, with three forms each
+@functools.lru_cache(maxsize=3)  # benches come preset by preset, with a few forms each
 def handed_over(preset: str, tokens: int, form: int = 0) -> Buffers:
     """All buffers of a chunk of one wave, as its segments leave them."""
     inputs = chunk(preset, tokens)

@@ -10,8 +10,7 @@
 | resolve_slots  | vector   | tables, indices, lens | rows, bias, runs, live_blocks, live_slots |
 | gather_kv      | vector   | pools, rows, runs, live_blocks         | kv                 |
 | qk_softmax_pv  | cube+vec | q, kv, bias, live_blocks               | m, l, o            |
-| merge_norm     | vector   | m, l, o, live blocks, slots, attn_sink | o_packed, o_rope   |
-| inverse_rope   | vector   | o_rope, live_slots, freqs_cos/sin      | o_packed (rope)    |
+| merge_finish   | vector   | m, l, o, live blocks, slots, sink, rope tables | o_packed   |
 | proj_a         | cube     | o_packed, wo_a                         | o_r                |
 | group_quant    | vector   | o_r                                    | codes, scale       |
 | proj_b         | cube     | codes, wo_b                            | partial            |
@@ -25,9 +24,14 @@ In place of three of them, attention in lanes has
 | finish         | vector   | o_rope, live_slots, freqs_cos/sin      | o_heads (rope)     |
 | proj_a_heads   | cube     | o_heads, wo_a                          | o_r                |
 
-In place of the four between resolve_slots and proj_a, one kernel has on CUDA
+In place of the three between resolve_slots and proj_a, one kernel has on CUDA
 
 | attend_rows    | cube+vec | pools, q, rows, bias, live blocks, slots, rope tables | o_packed |
+
+In place of merge_finish, the form separate_tail has, for the same bytes of o_packed,
+
+| merge_norm     | vector   | m, l, o, live blocks, slots, attn_sink | o_packed, o_rope   |
+| inverse_rope   | vector   | o_rope, live_slots, freqs_cos/sin      | o_packed (rope)    |
 
 In place of the last three, the schedule row_barrier has
 
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
     from dsv4_kernels.segments.gather_kv import gather_kv
     from dsv4_kernels.segments.group_quant import group_quant
     from dsv4_kernels.segments.inverse_rope import inverse_rope
+    from dsv4_kernels.segments.merge_finish import merge_finish
     from dsv4_kernels.segments.merge_norm import merge_norm
     from dsv4_kernels.segments.proj_a import proj_a
     from dsv4_kernels.segments.proj_a_heads import proj_a_heads
@@ -88,6 +93,7 @@ __all__ = [
     "group_quant",
     "grouped_o_proj",
     "inverse_rope",
+    "merge_finish",
     "merge_norm",
     "prefill_sparse_attn",
     "prefill_sparse_attn_heads",

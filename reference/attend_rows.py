@@ -6,7 +6,8 @@ import torch
 
 from reference.bounds import EXP_ERROR, Bound, Inputs, Outputs, U, narrowed, sum_error
 from reference.gather_kv import gather_kv
-from reference.inverse_rope import turn_back
+from reference.inverse_rope import turn_back, turned_error
+from reference.merge_norm import by_group
 from reference.qk import behind, of_tokens
 from reference.resolve_slots import NEG
 
@@ -108,14 +109,11 @@ def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
     error = error.nan_to_num(0.0, 0.0)
 
     P, groups = cos.shape[1], inputs["groups"]
-    x, of_x = n[..., C - P :], error[..., C - P :]
-    pairs = (x.abs() * 3 * U + of_x).view(N, H, P // 2, 2)
-    cos64, sin64 = (f[:, None, : P // 2, None].double().abs() for f in (cos, sin))
-    turned = (pairs * cos64 + pairs.flip(-1) * sin64).flatten(2)
+    turned = turned_error(n[..., C - P :], error[..., C - P :], cos, sin)
     error = torch.cat([error[..., : C - P], turned], dim=-1)
     exact = _packed(n, live_slots, cos, sin, groups)
     alive = (live_slots > 0)[:, None, None]
-    error = torch.where(alive, error, 0.0).view(N, groups, H // groups * C).transpose(0, 1)
+    error = by_group(torch.where(alive, error, 0.0), groups)
     because = "P within its error of a bf16 tie moves one spacing; fp32, then one rounding to bf16"
     return {"o_packed": Bound(narrowed(exact, error, want["o_packed"].cpu()), because)}
 
@@ -144,9 +142,9 @@ def _packed(
     groups: int,
 ) -> torch.Tensor:
     """The rope columns turned back, zeros for dead tokens, sorted by group; not rounded."""
-    N, H, C = n.shape
+    C = n.shape[2]
     P = freqs_cos.shape[1]
     turned = turn_back(n[..., C - P :], freqs_cos, freqs_sin)
     y = torch.cat([n[..., : C - P], turned], dim=-1)
     y = torch.where((live_slots > 0)[:, None, None], y, 0.0)
-    return y.view(N, groups, H // groups * C).transpose(0, 1).contiguous()
+    return by_group(y, groups)

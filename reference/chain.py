@@ -10,6 +10,7 @@ from reference.finish import finish
 from reference.gather_kv import gather_kv
 from reference.group_quant import group_quant
 from reference.inverse_rope import inverse_rope
+from reference.merge_finish import merge_finish
 from reference.merge_norm import merge_norm
 from reference.proj_a import proj_a
 from reference.proj_b import proj_b
@@ -71,9 +72,12 @@ def prefill_segments(
             o_heads, o_rope = pv(p, kv, blocks, **heads)
             o_packed = finish(o_rope, live, *tables, o_heads).transpose(0, 1).contiguous()
         else:
-            m, l, o = qk_softmax_pv(q[rows], kv, bias, blocks)
-            o_packed, o_rope = merge_norm(m, l, o, blocks, live, attn_sink, **heads)
-            o_packed = inverse_rope(o_rope, live, *tables, o_packed)
+            blocked = *qk_softmax_pv(q[rows], kv, bias, blocks), blocks, live, attn_sink
+            if attention == "separate_tail":
+                o_packed, o_rope = merge_norm(*blocked, **heads)
+                o_packed = inverse_rope(o_rope, live, *tables, o_packed)
+            else:
+                o_packed = merge_finish(*blocked, *tables, groups=heads["groups"])
         o_r = proj_a(o_packed, wo_a)
         if schedule == "row_barrier":
             codes, row_scale = row_quant(o_r)

@@ -41,15 +41,28 @@ def turn_back(
     return torch.stack(turned, dim=-1).view(o_rope.shape)
 
 
+def turned_error(
+    x: torch.Tensor,  # [N, H, P] fp64
+    error: torch.Tensor,  # [N, H, P] fp64, of x
+    freqs_cos: torch.Tensor,  # [N, P]
+    freqs_sin: torch.Tensor,
+) -> torch.Tensor:
+    """How far fp32's rotation of what is that near to x may be from x's, [N, H, P]."""
+    pairs = (x.abs() * 3 * U + error).unflatten(-1, (-1, 2))
+    halves = (table[:, None, : pairs.shape[2], None] for table in (freqs_cos, freqs_sin))
+    cos, sin = (half.double().abs() for half in halves)
+    return (pairs * cos + pairs.flip(-1) * sin).flatten(2).nan_to_num(0.0, 0.0)
+
+
 def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
     """The error of a rotation; nope columns stay as they were."""
     x = inputs["o_rope"].cpu().double()  # [N, H, P]
     N, H, P = x.shape
     G, _, J = want["o_packed"].shape
     C = J * G // H
-    pair = x.view(N, H, P // 2, 2).abs().sum(-1, keepdim=True)  # |cos|, |sin| <= 1
-    error = (3 * U * pair).expand(-1, -1, -1, 2).reshape(N, H, P).nan_to_num(0.0)
-    turned = turn_back(x, inputs["freqs_cos"].cpu(), inputs["freqs_sin"].cpu())
+    cos, sin = inputs["freqs_cos"].cpu(), inputs["freqs_sin"].cpu()
+    error = turned_error(x, torch.zeros_like(x), cos, sin)
+    turned = turn_back(x, cos, sin)
     alive = inputs["live_slots"].cpu()[:, None, None] > 0
     heads = want["o_packed"].cpu().transpose(0, 1).reshape(N, H, C)
     allowed = torch.zeros(N, H, C, dtype=torch.float64)

@@ -42,42 +42,48 @@ def merge_norm(
 
     nope = n.bfloat16()
     nope[..., C - rope_dim :] = 0
-    o_packed = nope.view(N, groups, H // groups * C).transpose(0, 1).contiguous()
-    return o_packed, n[..., C - rope_dim :].contiguous()
+    return by_group(nope, groups), n[..., C - rope_dim :].contiguous()
 
 
 def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
     """The error of the merge; its rope columns are left to inverse_rope."""
+    n, error = merged(inputs)
+    H, C = n.shape[1:]
+    P, G = inputs["rope_dim"], inputs["groups"]
+    rope_columns = torch.arange(H // G * C) % C >= C - P
+    return {
+        "o_packed": Bound(
+            narrowed(by_group(n, G), by_group(error, G), want["o_packed"].cpu()),
+            "fp32 merge of NB blocks, one rounding to bf16: equal, unless they reach a tie",
+            left=rope_columns.expand(want["o_packed"].shape),
+        ),
+        "o_rope": Bound(error[..., C - P :], "fp32 merge of NB blocks, not rounded"),
+    }
+
+
+def merged(inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor]:
+    """n in fp64, and how far an fp32 merge may be from it, [N, H, C]."""
     m, l, o = (inputs[name].cpu().double() for name in ("m", "l", "o"))
     m, l, o = _live(m, l, o, inputs["live_blocks"].cpu(), inputs.get("sharers", 1))
-    N, NB, H, C = o.shape
-    P = inputs["rope_dim"]
-    G = inputs["groups"]
+    NB = o.shape[1]
     m_all = m.amax(dim=1)
     weight = torch.exp(m - m_all[:, None])
     sink = torch.exp(inputs["attn_sink"].cpu().double() - m_all)
     denominator = ((weight * l).sum(1) + sink)[..., None]
     alive = (inputs["live_slots"].cpu() > 0)[:, None, None]
 
-    def merged(o: torch.Tensor) -> torch.Tensor:
+    def joined(o: torch.Tensor) -> torch.Tensor:
         return torch.where(alive, (weight[..., None] * o).sum(1) / denominator, 0.0)
 
     # Per block: two exp, each rescaling what came before; then the sink's exp, a sum, a division.
-    error = (NB * (2 * EXP_ERROR + 4 * U) + 2 * EXP_ERROR + 4 * U) * merged(o.abs())  # [N, H, C]
-    error = error.nan_to_num(0.0, 0.0)
+    error = (NB * (2 * EXP_ERROR + 4 * U) + 2 * EXP_ERROR + 4 * U) * joined(o.abs())
+    return joined(o), error.nan_to_num(0.0, 0.0)
 
-    def packed(n: torch.Tensor) -> torch.Tensor:
-        return n.view(N, G, H // G * C).transpose(0, 1)
 
-    rope_columns = torch.arange(H // G * C) % C >= C - P
-    return {
-        "o_packed": Bound(
-            narrowed(packed(merged(o)), packed(error), want["o_packed"].cpu()),
-            "fp32 merge of NB blocks, one rounding to bf16: equal, unless they reach a tie",
-            left=rope_columns.expand(want["o_packed"].shape),
-        ),
-        "o_rope": Bound(error[..., C - P :], "fp32 merge of NB blocks, not rounded"),
-    }
+def by_group(heads: torch.Tensor, groups: int) -> torch.Tensor:
+    """[N, H, C] as o_packed has it, [G, N, (H/G)*C]."""
+    N, H, C = heads.shape
+    return heads.reshape(N, groups, H // groups * C).transpose(0, 1).contiguous()
 
 
 def _live(

@@ -10,7 +10,7 @@ import torch
 import dsv4_kernels
 from dsv4_kernels import prefill_sparse_attn
 from dsv4_kernels.buffers import Buffers
-from dsv4_kernels.chains.prefill import SCHEDULES
+from dsv4_kernels.chains.prefill import ATTENTIONS, SCHEDULES
 from dsv4_kernels.inputs.prefill import PrefillInputs
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.segments import SEGMENTS
@@ -22,8 +22,7 @@ from reference.compare import expected
 # Options of the chain by name: every schedule, and every form of attention.
 FORMS: dict[str, dict[str, str]] = {
     **{schedule: dict(schedule=schedule) for schedule in SCHEDULES},
-    "lanes": dict(attention="lanes"),
-    "one_kernel": dict(attention="one_kernel"),
+    **{attention: dict(attention=attention) for attention in [*ATTENTIONS][1:]},
 }
 
 OUTPUTS = {name: segment.writes + segment.updates for name, segment in SEGMENTS.items()}

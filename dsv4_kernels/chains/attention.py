@@ -21,7 +21,17 @@ Form = Callable[[Mapping[str, Segment], Mapping[str, int], int], Iterator[Node]]
 def fused(
     segments: Mapping[str, Segment], sizes: Mapping[str, int], groups_per_launch: int
 ) -> Iterator[Node]:
-    """One kernel per block of columns, then a merge of the blocks: the seed's form."""
+    """One kernel per block of columns, then a merge of the blocks with all that follows it."""
+    yield from _gather(segments, sizes)
+    yield node(segments["qk_softmax_pv"], sizes)
+    for groups in chunks(sizes["G"], groups_per_launch):
+        yield node(segments["merge_finish"], sizes, groups=groups)
+
+
+def separate_tail(
+    segments: Mapping[str, Segment], sizes: Mapping[str, int], groups_per_launch: int
+) -> Iterator[Node]:
+    """The seed's form, whose bytes `fused` has: merge and RoPE each by itself."""
     yield from _gather(segments, sizes)
     yield node(segments["qk_softmax_pv"], sizes)
     for groups in chunks(sizes["G"], groups_per_launch):
@@ -53,13 +63,18 @@ def _gather(segments: Mapping[str, Segment], sizes: Mapping[str, int]) -> Iterat
     yield node(segments["gather_kv"], sizes, lane="gather")
 
 
-FORMS: dict[str, Form] = {"fused": fused, "lanes": lanes, "one_kernel": one_kernel}
+FORMS: dict[str, Form] = {
+    "fused": fused,
+    "lanes": lanes,
+    "separate_tail": separate_tail,
+    "one_kernel": one_kernel,
+}
 
 # The fewest columns of a row's last block; 128 where a form takes whole blocks only.
 TAIL = {"lanes": FRACTAL}
 
-# The first projection that takes a form's output as it lies.
-PROJ_A = {"fused": "proj_a", "lanes": "proj_a_heads", "one_kernel": "proj_a"}
+# The first projection that takes a form's output as it lies, where it is not proj_a.
+PROJ_A = {"lanes": "proj_a_heads"}
 
 DEFAULTS = {"cuda": "one_kernel"}  # by family of devices; of others the first form
 

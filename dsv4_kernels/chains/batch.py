@@ -25,7 +25,7 @@ from dsv4_kernels.device.untraced import untraced
 from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.launcher.plan import Captured, Plan, Planned
-from dsv4_kernels.segments import attend_rows, finish, inverse_rope
+from dsv4_kernels.segments import attend_rows, finish, inverse_rope, merge_finish
 from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP, batch_columns
 from dsv4_kernels.segments.slots import (
     POOL_GAP,
@@ -52,6 +52,7 @@ ROPE_LAYOUTS = ("interleaved", "half")
 _INTERLEAVED = {
     "inverse_rope": inverse_rope.INTERLEAVED,
     "finish": finish.INTERLEAVED,
+    "merge_finish": merge_finish.INTERLEAVED,
     "attend_rows": attend_rows.INTERLEAVED,
 }
 

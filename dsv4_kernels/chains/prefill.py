@@ -34,7 +34,7 @@ from dsv4_kernels.segments.slots import (
 )
 from dsv4_kernels.segments.tiles import Tiles
 
-# Tokens per wave: the seed's prefill chunk. A wave's scratch, 194 MiB at FLASH (K = 640) and 524 at
+# Tokens per wave: the seed's prefill chunk. A wave's scratch, 192 MiB at FLASH (K = 640) and 520 at
 # PRO (K = 1152), is the same however long the chunk; 128 columns more are 32 and 48 MiB.
 WAVE_TOKENS = 128
 
@@ -94,7 +94,8 @@ class PrefillChain:
             name: segment.with_tiles((tiles or {}).get(name)) for name, segment in SEGMENTS.items()
         }
         # The forms of the projection ask for it by this name.
-        self._segments["proj_a"] = self._segments[attention_forms.PROJ_A[attention]]
+        own = attention_forms.PROJ_A.get(attention, "proj_a")
+        self._segments["proj_a"] = self._segments[own]
 
     def check(self, arguments: Buffers) -> Contract:
         """Everything that can be said of the arguments before a launch; binds all letters."""
@@ -214,8 +215,9 @@ class PrefillSparseAttn(Planned):
         schedule: "decoupled" or "row_barrier"; they differ in the quantisation's granularity.
         attention: "fused", one kernel per block of columns and a merge of the blocks, or "lanes",
             QK, a softmax of whole rows, P.V and RoPE each by itself: fewer bytes, more launches, or
-            "one_kernel", all of it in one, which Ascend refuses. They differ in rounding. By
-            default the device's: "one_kernel" on CUDA, "fused" elsewhere.
+            "one_kernel", all of it in one, which Ascend refuses. They differ in rounding. Or
+            "separate_tail": "fused", to the byte, with merge and RoPE each by itself. By default
+            the device's: "one_kernel" on CUDA, "fused" elsewhere.
         sharers: a promise of the caller's, 1, 2, 4 or 8: of so many neighbouring tokens, from the
             chunk's first on, a column of the indices names one KV row or is unused (-1, or past
             the length). Their KV is then moved once. What of it a token attends to is still its

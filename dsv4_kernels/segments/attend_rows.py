@@ -26,7 +26,7 @@ from dsv4_kernels.buffers import BLOCK
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, attention_flop, size
-from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM, turned_back
+from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM, pairs_of, turned_back
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.qk_softmax_pv import bind_scale
 from dsv4_kernels.segments.segment import Launch, Segment
@@ -216,7 +216,8 @@ def _attend_rows_kernel(
     x = tl.sum(tl.reshape(of_rope, (BLOCK_H, C // P, P)), axis=1)
     cos_ptr = freqs_cos_ptr + t * cos_blocks * BLOCK
     sin_ptr = freqs_sin_ptr + t * sin_blocks * BLOCK
-    y = turned_back(x, cos_ptr, sin_ptr, P, BLOCK_H, INTERLEAVED)
+    even, odd = pairs_of(x, P, BLOCK_H)
+    y = turned_back(even, odd, cos_ptr, sin_ptr, P, INTERLEAVED)
     y = tl.where(alive, y, 0.0).to(tl.bfloat16)
     tl.store(packed_rows_ptr + (C - P + p)[None, :], y, mask=in_heads[:, None])
 

@@ -22,7 +22,7 @@ import triton.language as tl
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import moved_of_heads
-from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM, turned_back
+from dsv4_kernels.segments.inverse_rope import MIN_ROPE_DIM, pairs_of, turned_back
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.tiles import Budget, Core, Tiles, extent
@@ -72,9 +72,8 @@ def _finish_kernel(
         if tl.load(live_slots_ptr + t) > 0:
             x_ptr = o_rope_ptr + t * H * P + h[:, None] * P
             x = tl.load(x_ptr + p[None, :], mask=in_heads, other=0.0)
-            y = turned_back(
-                x, freqs_cos_ptr + t * P, freqs_sin_ptr + t * P, P, BLOCK_H, INTERLEAVED
-            )
+            even, odd = pairs_of(x, P, BLOCK_H)
+            y = turned_back(even, odd, freqs_cos_ptr + t * P, freqs_sin_ptr + t * P, P, INTERLEAVED)
             tl.store(rows_ptr + (C - P + p)[None, :], y.to(tl.bfloat16), mask=in_heads)
         else:
             tl.store(rows_ptr + c[None, :], tl.zeros((BLOCK_H, C), tl.bfloat16), mask=in_heads)

@@ -53,15 +53,21 @@ class InverseRopeTiles(Tiles):
 
 
 @triton.jit
+def pairs_of(x, P: tl.constexpr, BLOCK_H: tl.constexpr):
+    """Even and odd columns of [BLOCK_H, P]."""
+    return tl.split(tl.reshape(x, (BLOCK_H, P // 2, 2)))
+
+
+@triton.jit
 def turned_back(
-    x,  # [BLOCK_H, P] fp32
+    even,  # [BLOCK_H, P/2] fp32
+    odd,
     cos_ptr,
     sin_ptr,
     P: tl.constexpr,
-    BLOCK_H: tl.constexpr,
     INTERLEAVED: tl.constexpr,
 ):
-    """Heads' rope columns, the rotation of the row of the tables undone."""
+    """Heads' rope columns, the rotation of the row of the tables undone: [BLOCK_H, P]."""
     p = tl.arange(0, P)
     pair = tl.arange(0, P // 2)
     if INTERLEAVED:
@@ -71,7 +77,6 @@ def turned_back(
     else:
         cos = tl.load(cos_ptr + pair).to(tl.float32)[None, :]
         sin = tl.load(sin_ptr + pair).to(tl.float32)[None, :]
-    even, odd = tl.split(tl.reshape(x, (BLOCK_H, P // 2, 2)))
     return tl.interleave(even * cos + odd * sin, odd * cos - even * sin)
 
 
@@ -106,7 +111,8 @@ def _inverse_rope_kernel(
         x = tl.load(rows_ptr + p[None, :], mask=in_group, other=0.0)
         cos_ptr = freqs_cos_ptr + t * cos_blocks * BLOCK
         sin_ptr = freqs_sin_ptr + t * sin_blocks * BLOCK
-        y = turned_back(x, cos_ptr, sin_ptr, P, BLOCK_H, INTERLEAVED)
+        even, odd = pairs_of(x, P, BLOCK_H)
+        y = turned_back(even, odd, cos_ptr, sin_ptr, P, INTERLEAVED)
         alive = tl.load(live_slots_ptr + t) > 0
         y = tl.where(alive, y, 0.0)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import triton
 import triton.language as tl
 
 from dsv4_kernels.contract import Contract
@@ -47,6 +48,32 @@ class MergeNormTiles(Tiles):
         return Budget(ub=9 * self.block_h * sizes["C"] * 4 + 2 * KIB)
 
 
+@triton.jit
+def joined(
+    m,  # [BLOCK_H] fp32, of the blocks so far; l likewise
+    l,
+    m_ptr,  # [H] fp32, of one more block; l_ptr likewise
+    l_ptr,
+    h,  # [BLOCK_H]
+    there,  # which of the heads there are
+):
+    """With one block more: m, l, and what the o of those before it and its own are scaled by."""
+    m_block = tl.load(m_ptr + h, mask=there, other=0.0)
+    l_block = tl.load(l_ptr + h, mask=there, other=0.0)
+    # Not tl.maximum, whose care for NaN is seven instructions: a NaN is in the block's o anyway.
+    m_new = tl.where(m_block > m, m_block, m)
+    old = tl.exp(m - m_new)
+    new = tl.exp(m_block - m_new)
+    return m_new, old * l + new * l_block, old, new
+
+
+@triton.jit
+def with_sink(m, l, attn_sink_ptr, h, there):
+    """What the heads' o is divided by, [BLOCK_H] fp32."""
+    sink = tl.load(attn_sink_ptr + h, mask=there, other=0.0)
+    return l + tl.exp(sink - m)
+
+
 @kernel
 def _merge_norm_kernel(
     m_ptr,  # [N, NB, H] fp32
@@ -77,26 +104,18 @@ def _merge_norm_kernel(
         in_group = h_local < HG
         h = g * HG + h_local
 
+        blocks = tl.load(live_blocks_ptr + t // X)
         m = tl.full((BLOCK_H,), LOWEST, tl.float32)
         l = tl.zeros((BLOCK_H,), tl.float32)
         o = tl.zeros((BLOCK_H, C), tl.float32)
-        blocks = tl.load(live_blocks_ptr + t // X)
         for b in range(tl.minimum(blocks, NB)):
             block = t * NB + b
-            m_block = tl.load(m_ptr + block * H + h, mask=in_group, other=0.0)
-            l_block = tl.load(l_ptr + block * H + h, mask=in_group, other=0.0)
+            m, l, old, new = joined(m, l, m_ptr + block * H, l_ptr + block * H, h, in_group)
             o_rows_ptr = o_ptr + block * H * C + h[:, None] * C
             o_block = tl.load(o_rows_ptr + c[None, :], mask=in_group[:, None], other=0.0)
-            # Not tl.maximum, whose care for NaN is seven instructions: a NaN is in o_block anyway.
-            m_new = tl.where(m_block > m, m_block, m)
-            old = tl.exp(m - m_new)
-            new = tl.exp(m_block - m_new)
-            l = old * l + new * l_block
             o = old[:, None] * o + new[:, None] * o_block
-            m = m_new
 
-        sink = tl.load(attn_sink_ptr + h, mask=in_group, other=0.0)
-        denominator = l + tl.exp(sink - m)
+        denominator = with_sink(m, l, attn_sink_ptr, h, in_group)
         alive = tl.load(live_slots_ptr + t) > 0
         n = tl.where(alive, o / denominator[:, None], 0.0)
 
@@ -108,15 +127,20 @@ def _merge_norm_kernel(
         tl.store(rope_rows_ptr + (c - (C - P))[None, :], n, mask=rope)
 
 
-def _check(contract: Contract, groups: int, rope_dim: int, sharers: int = 1) -> None:
+def check_blocks(contract: Contract, groups: int, sharers: int) -> None:
+    """Of blocks of heads that are packed by group; binds G, J and the letters of sharers."""
     bind_sharers(contract, sharers)
     NB, H, C = (contract[letter] for letter in ("NB", "H", "C"))
     contract.require(NB >= 1, "m", "[N, NB, H] with NB >= 1", "NB = 0")
     contract.power_of_two("C", "o")
     groups = contract.integer("groups", groups, 1)
     contract.require(H % groups == 0, "groups", f"a divisor of H={H}", str(groups))
-    rope_dim = contract.integer("rope_dim", rope_dim, MIN_ROPE_DIM, C)
-    contract.sizes.update(G=groups, P=rope_dim, J=H // groups * C)
+    contract.sizes.update(G=groups, J=H // groups * C)
+
+
+def _check(contract: Contract, groups: int, rope_dim: int, sharers: int = 1) -> None:
+    check_blocks(contract, groups, sharers)
+    contract.sizes["P"] = contract.integer("rope_dim", rope_dim, MIN_ROPE_DIM, contract["C"])
     contract.power_of_two("P", "rope_dim")
 
 

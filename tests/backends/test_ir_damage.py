@@ -56,6 +56,7 @@ def run(launch: AscendKernel, how: How = How()) -> tuple[Report, dict[str, torch
 REPORTED = {
     ("gather_kv", "partial"): 3,
     ("qk_softmax_pv", "partial"): 18,
+    ("merge_finish", "partial"): 36,
     ("inverse_rope", "partial"): 11,
     ("proj_a", "partial"): 5,
     ("group_quant", "partial"): 17,

@@ -74,6 +74,14 @@ def test_the_forms_differ_by_rounding_alone(device, seed):
     assert relative_l2(lanes, fused) <= ORACLE_REL_L2  # codes flip, P being rounded elsewhere
 
 
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_the_tail_in_two_segments_changes_no_byte(schedule, generator, device):
+    inputs = adversarial_inputs(T=11, generator=generator, device=device)
+    one = chain(inputs, schedule=schedule, attention="fused", groups_per_launch=1)
+    two = chain(inputs, schedule=schedule, attention="separate_tail")
+    assert torch.equal(two, one)
+
+
 @every_other
 @pytest.mark.parametrize("schedule", ["decoupled", "row_barrier"])
 @pytest.mark.parametrize("wave_tokens", [1, 7, 128])

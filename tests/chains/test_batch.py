@@ -301,6 +301,15 @@ def test_rows_of_wider_tensors(wave_tokens, seed, device):
     assert same(got, want)
 
 
+def test_the_tail_in_two_segments_changes_no_byte(seed, device):
+    """Of both layouts of the tables, and where other memory lies between their rows."""
+    batch = make_batch(SMALL, MIXED, ratio=4, seed=seed)
+    want, two = run(batch, device), dict(attention="separate_tail")
+    assert same(run(dataclasses.replace(batch, **slices_of_wider(batch)), device, **two), want)
+    half = {n: torch.cat([getattr(batch, n)[:, ::2]] * 2, 1) for n in ("rope_cos", "rope_sin")}
+    assert same(run(dataclasses.replace(batch, **half), device, rope_layout="half", **two), want)
+
+
 def test_a_plan_takes_rows_of_any_stride(seed):
     """One after the other; none is copied, as a change in place shows."""
     batch = make_batch(SMALL, MIXED, ratio=4, seed=seed)

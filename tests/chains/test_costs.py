@@ -71,6 +71,7 @@ def test_a_segment_without_a_dot_costs_no_flop():
         ("dequant_sum", 16 + 1),
         ("gather_kv", 48 + 8 + 0.2),  # kv, and all 8 MiB of the pools: fewer than kv has rows
         ("qk_softmax_pv", 8 + 48 + 48),
+        ("merge_finish", 48 + 8),  # o, o_packed
         ("merge_norm", 48 + 8 * 448 / 512 + 2),  # o, the nope columns of o_packed, o_rope
         ("inverse_rope", 2 + 1),  # o_rope, the rope columns of o_packed
         # An index in; a row, a bias and a sixteenth of a mark out; nothing of the pools.

@@ -9,9 +9,11 @@ from dsv4_kernels.chains.prefill import SCHEDULES, wave_nodes
 from dsv4_kernels.dims import PRESETS
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    "form", [dict(schedule=s) for s in SCHEDULES] + [dict(attention="separate_tail")], ids=str
+)
 @pytest.mark.parametrize("preset", PRESETS)
-def test_chunks_weigh_together_what_the_segment_does(preset, schedule):
+def test_chunks_weigh_together_what_the_segment_does(preset, form):
     """And once more for each chunk what has neither groups nor heads; dequant_sum hands on its
     sums, and its last chunk alone has an output."""
     dims = PRESETS[preset]
@@ -19,7 +21,7 @@ def test_chunks_weigh_together_what_the_segment_does(preset, schedule):
 
     def weights(groups_per_launch: int) -> dict[str, int]:
         found: dict[str, int] = {}
-        options = dict(schedule=schedule, groups_per_launch=groups_per_launch)
+        options = form | dict(groups_per_launch=groups_per_launch)
         for node in wave_nodes(dims, 128, **options):
             found[node.name] = found.get(node.name, 0) + node.weight
         return found
@@ -28,9 +30,12 @@ def test_chunks_weigh_together_what_the_segment_does(preset, schedule):
         (extent,) = shapes([name], sizes).values()
         return math.prod(extent) * BUFFERS[name].dtype.itemsize  # type: ignore[union-attr]
 
+    tokens = nbytes("live_blocks") + nbytes("live_slots")
+    tables = nbytes("freqs_cos") + nbytes("freqs_sin")
     more = dict(
-        merge_norm=nbytes("live_blocks") + nbytes("live_slots"),
-        inverse_rope=nbytes("live_slots") + nbytes("freqs_cos") + nbytes("freqs_sin"),
+        merge_norm=tokens,
+        inverse_rope=nbytes("live_slots") + tables,
+        merge_finish=tokens + tables,
         dequant_sum=2 * nbytes("sums"),
     )
     chunks = dims.groups // 2

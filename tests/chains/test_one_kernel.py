@@ -70,14 +70,15 @@ def test_nothing_of_kv_or_by_block_is_in_its_workspace():
             inputs = meta_inputs(PRESETS["FLASH"], 128, 640)
             plan = PrefillSparseAttn(**inputs, window=128, attention=attention)
             sizes[attention] = plan._plan.workspace_bytes
-    kv, o, m_and_l, o_rope = 128 * 640 * 1024, 128 * 5 * 64 * 2048, 2 * 128 * 5 * 64 * 4, 2**21
-    assert sizes["fused"] - sizes["one_kernel"] == kv + o + m_and_l + o_rope
+    kv, o, m_and_l = 128 * 640 * 1024, 128 * 5 * 64 * 2048, 2 * 128 * 5 * 64 * 4
+    assert sizes["fused"] - sizes["one_kernel"] == kv + o + m_and_l
 
 
 def test_ascend_refuses_it_before_anything_is_launched():
     said = (
-        r"^prefill_sparse_attn: `attention` must be one of fused, lanes here \(an Ascend cube "
-        r"hands o to a vector core at every step of an online softmax\), got 'one_kernel'$"
+        r"^prefill_sparse_attn: `attention` must be one of fused, lanes, separate_tail here "
+        r"\(an Ascend cube hands o to a vector core at every step of an online softmax\), "
+        r"got 'one_kernel'$"
     )
     with pytest.raises(ContractError, match=said):
         nodes_on("npu", **ONE)
@@ -85,7 +86,7 @@ def test_ascend_refuses_it_before_anything_is_launched():
 
 def test_the_forms_of_a_family():
     assert forms_on("cuda") == forms_on("cpu") == [*FORMS]
-    assert forms_on("npu") == ["fused", "lanes"]
+    assert forms_on("npu") == ["fused", "lanes", "separate_tail"]
 
 
 def test_a_form_is_checked_by_the_device_of_the_queries():

@@ -58,7 +58,7 @@ def test_a_diagram_has_every_launch_and_every_hand_over(schedule):
 
 
 def test_o_packed_comes_from_the_last_to_write_it():
-    nodes = wave_nodes(PRESETS["FLASH"], 128, groups_per_launch=8)
+    nodes = wave_nodes(PRESETS["FLASH"], 128, groups_per_launch=8, attention="separate_tail")
     places = {node.name: place for place, node in enumerate(nodes)}
     text = mermaid(nodes)
     proj_a = places["proj_a"]

@@ -78,7 +78,7 @@ def test_gather_kv_moves_each_row_once(compiled, mark, pieces):
     assert got.scalar_loads == T * (dims.index_columns // 128) + rows // 16 * (1 + pieces)
 
 
-@pytest.mark.parametrize("segment", ["gather_kv", "qk_softmax_pv", "merge_norm"])
+@pytest.mark.parametrize("segment", ["gather_kv", "qk_softmax_pv", "merge_finish", "merge_norm"])
 def test_work_is_linear_in_live_blocks(compiled, segment):
     """A block is a fifth of FLASH's and a ninth of PRO's; none leaves the tail only."""
     dims, chunk = compiled
@@ -108,6 +108,19 @@ def test_vector_segments(counted):
     assert counts["merge_norm"].ub_to_gm == merged + rope * 4
     assert counts["inverse_rope"].ub_to_gm == rope * 2
     assert all(of.scalar_loops == 0 for of in counts.values())
+
+
+def test_a_tail_in_one_segment_moves_all_but_o_rope(counted):
+    """Which is written once and read once where it is in two, 4 MiB of FLASH and 8 of PRO."""
+    dims, counts = counted
+    one, *two = (counts[name] for name in ("merge_finish", "merge_norm", "inverse_rope"))
+    assert one.ub_to_gm == T * dims.heads * dims.head_dim * 2
+    o_rope = T * dims.heads * dims.rope_dim * 4
+    assert sum(of.moved for of in two) - one.moved == 2 * o_rope
+    assert one.moved <= 1.01 * (
+        T * dims.heads * dims.head_dim * (dims.index_columns // 128 * 4 + 2)
+    )
+    assert one.unaligned_casts == 0
 
 
 MODULE = """\

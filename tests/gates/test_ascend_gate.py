@@ -57,8 +57,9 @@ def test_every_segment_keeps_its_claims(chunk):
 def test_the_launches_are_those_of_the_default_chain(chunk):
     """By chunks of four groups, which begin at groups of their own; what is not, once."""
     groups = PRESETS[chunk[0]].groups
+    tails = ("merge_finish", "merge_norm", "inverse_rope")
     for c in chunk[2]:
-        by_groups = c.segment in ("merge_norm", "inverse_rope", "proj_a", "group_quant", "proj_b")
+        by_groups = c.segment in (*tails, "proj_a", "group_quant", "proj_b")
         assert len(c.launches) == (groups // 4 if by_groups else max(1, len(c.launches)))
         starts = [launch.arguments.get("first_group") for launch in c.launches]
         if by_groups:

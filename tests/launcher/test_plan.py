@@ -166,7 +166,7 @@ def test_a_launch_touches_its_own_groups_only(device, seed, poison):
         for node in nodes:
             groups = node.part("groups") or range(8)
             grouped = [name for name in node.writes if "groups" in BUFFERS[name].axes]
-            if not grouped or node.name == "merge_norm":  # it leaves o_packed's rope columns
+            if not grouped:
                 node.run(waves)
                 continue
             before = {name: buffers[name].clone() for name in grouped}
@@ -183,8 +183,10 @@ def test_a_launch_touches_its_own_groups_only(device, seed, poison):
             seen.add(node.label)
 
     chain(inputs, executor=executor, groups_per_launch=4)
-    assert {label.split("[")[0] for label in seen} == {"proj_a", "group_quant", "proj_b"}
-    assert len(seen) == 6
+    assert {label.split("[")[0] for label in seen} == {
+        "merge_finish", "proj_a", "group_quant", "proj_b",
+    }  # fmt: skip
+    assert len(seen) == 8
 
 
 def test_an_order_against_an_edge_shows(device, seed, poison):
@@ -390,7 +392,7 @@ def test_a_plan_on_two_streams_keeps_its_runs_apart_after_a_failure(npu, drawn, 
 
     def failing(node, waves):
         run(node, waves)
-        if node.name == "merge_norm":
+        if node.name == "merge_finish":
             raise RuntimeError
 
     with monkeypatch.context() as patch:

@@ -88,7 +88,11 @@ OUTPUTS: dict[str, Tensors] = {
 
 # Letters that a call takes from something else than a tensor's shape: a tensor that disagrees is
 # wrong, whichever it is.
-COMPUTED = {"KP": ("resolve_slots",), "P": ("merge_norm", "pv"), "G": ("merge_norm", "pv")}
+COMPUTED = {
+    "KP": ("resolve_slots",),
+    "P": ("merge_norm", "pv"),
+    "G": ("merge_norm", "merge_finish", "pv"),
+}
 
 # Of the same size where there is one: what a view or a forgotten cast would give.
 NEIGHBOUR = {
@@ -412,9 +416,11 @@ def wrong_integers() -> Iterator[Any]:
         ("prefill_sparse_attn", "groups_per_launch", (0, -4), ">= 1"),
         ("prefill_sparse_attn", "waves_in_flight", (0, -1), ">= 1"),
         ("merge_norm", "groups", (0, -2), ">= 1"),
+        ("merge_finish", "groups", (0, -2), ">= 1"),
         ("merge_norm", "rope_dim", (0, 8, 32), "in 16..16"),
     ]
-    for op in ("prefill_sparse_attn", "resolve_slots", "qk_softmax_pv", "merge_norm"):
+    sharing = ("prefill_sparse_attn", "resolve_slots", "qk_softmax_pv", "merge_norm")
+    for op in (*sharing, "merge_finish"):
         bounds += [(op, "sharers", (0, -1, 9), "in 1..8")]
     op = "resolve_slots"
     bounds += [
@@ -527,9 +533,10 @@ def wrong_sizes() -> Iterator[Any]:
     yield Wrong(op, sized(op, N=T + 1), ("cmp_sparse_indices",), f"N <= T={T}", "^6 rows$")
     both = on_meta(ori_kv=(2**28, 4, 16), cmp_kv=(2**28 - 1, 4, 16))
     yield Wrong(op, both, ("cmp_kv",), r"< 2\*\*31 rows with the others", r"^\d+ rows$")
-    for op in ("resolve_slots", "qk_softmax_pv", "merge_norm", "qk", "softmax", "pv"):
+    blocks = ("qk_softmax_pv", "merge_norm", "merge_finish")
+    for op in ("resolve_slots", *blocks, "qk", "softmax", "pv"):
         yield Wrong(op, lambda x: {"sharers": 3}, ("sharers",), "a power of two in 1..8", "^3$")
-    for op in ("qk_softmax_pv", "merge_norm", "softmax"):
+    for op in (*blocks, "softmax"):
         contract = r"\[U=2\] for N=3 tokens by 2"
         yield Wrong(op, lambda x: {"sharers": 2}, ("live_blocks",), contract, "^U = 3$")
     yield Wrong("resolve_slots", lambda x: {"tail": 32}, ("tail",), "^16 or 128$", "^32$")
@@ -583,11 +590,16 @@ def wrong_sizes() -> Iterator[Any]:
         yield Wrong(op, sized(op, **sizes), ("o_heads",), r"\(H/G\)\*C", got)
     yield Wrong("proj_a_heads", sized("proj_a_heads", J=0), ("o_heads",), "J >= 1", "^J = 0$")
 
+    for op in ("merge_norm", "merge_finish"):
+        yield Wrong(op, lambda _: dict(groups=4), ("groups",), "^a divisor of H=6$", "^4$")
+        yield Wrong(op, lambda _: dict(groups=12), ("groups",), "^a divisor of H=6$", "^12$")
+        yield Wrong(op, sized(op, C=24), ("o",), "C a power of two", "^C = 24$")
+        yield Wrong(op, sized(op, NB=0), ("m",), "NB >= 1", "^NB = 0$")
+    for P in (0, 2, 8, 24):
+        change = sized(op, P=P)
+        yield Wrong(op, change, ("freqs_cos",), "P a power of two >= 16", f"^P = {P}$")
+    yield Wrong(op, sized(op, P=32), ("freqs_cos",), "P <= C=16", "^P = 32$")
     op = "merge_norm"
-    yield Wrong(op, lambda _: dict(groups=4), ("groups",), "^a divisor of H=6$", "^4$")
-    yield Wrong(op, lambda _: dict(groups=12), ("groups",), "^a divisor of H=6$", "^12$")
-    yield Wrong(op, sized(op, C=24), ("o",), "C a power of two", "^C = 24$")
-    yield Wrong(op, sized(op, NB=0), ("m",), "NB >= 1", "^NB = 0$")
     wide = dataclasses.replace(DIMS, head_dim=64)
     for P in (24, 48):
         change = the("rope_dim", lambda _, P=P: P)
@@ -601,8 +613,8 @@ def wrong_sizes() -> Iterator[Any]:
         change = sized(op, **sizes)
         yield Wrong(op, change, ("o_packed",), r"\(H/G\)\*C", f"^G = {G}, J = {j}$")
 
-    by_groups = ("merge_norm", "inverse_rope", "proj_a", "proj_a_heads", "group_quant", "proj_b")
-    for op in by_groups:
+    tails = ("merge_norm", "inverse_rope", "merge_finish")
+    for op in (*tails, "proj_a", "proj_a_heads", "group_quant", "proj_b"):
         for groups in (range(-1, 1), range(0, 3), range(2, 1), range(0, 2, 2), (0, 1), 1):
             change = the("group_range", lambda _, groups=groups: groups)
             inside, got = r"^a range of groups inside 0\.\.2$", f"^{re.escape(repr(groups))}$"
@@ -614,7 +626,9 @@ def wrong_sizes() -> Iterator[Any]:
     for attention in ("lane", 0, ["fused"]):
         change = the("attention", lambda _, attention=attention: attention)
         got = f"^{re.escape(repr(attention))}$"
-        yield Wrong(chain, change, ("attention",), "^one of fused, lanes, one_kernel$", got)
+        yield Wrong(
+            chain, change, ("attention",), "^one of fused, lanes, separate_tail, one_kernel$", got
+        )
     for executor in ("streams", 3):
         yield Wrong(
             chain, lambda _, executor=executor: dict(executor=executor), ("executor",),

@@ -30,6 +30,7 @@ REFUSED = {
     "qk_softmax_pv": {"C", "U"},
     "attend_rows": {"C", "P", "U", "ori_B", "cmp_B"},
     "merge_norm": {"C", "NB", "U"},
+    "merge_finish": {"C", "NB", "P", "U"},
     "qk": {"C", "U"},
     "softmax": {"U"},
     "pv": {"C", "U"},

@@ -22,6 +22,7 @@ from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs.prefill import make_inputs
 from dsv4_kernels.segments import SEGMENTS, segments_on
 from dsv4_kernels.segments.group_quant import GroupQuantTiles
+from dsv4_kernels.segments.merge_finish import MergeFinishTiles
 from dsv4_kernels.segments.merge_norm import MergeNormTiles
 from dsv4_kernels.segments.proj_a import ProjATiles
 from dsv4_kernels.segments.qk_softmax_pv import QkSoftmaxPvTiles
@@ -170,6 +171,7 @@ def test_a_tile_that_triton_cannot_make_is_refused_by_both_sides() -> None:
         ("dequant_sum", dict(block_t=1024, block_d=2048), "block_t * block_d"),
         ("qk_softmax_pv", dict(block_h=4096), "block_h * C"),
         ("merge_norm", dict(block_h=4096), "block_h * C"),
+        ("merge_finish", dict(block_h=4096), "block_h * C"),
         ("inverse_rope", dict(block_h=2**15), "block_h * P"),
     ):
         tiles = dataclasses.replace(SEGMENTS[name].tiles(), **sides)
@@ -218,6 +220,7 @@ def test_tiles_that_the_part_has_no_room_for_are_refused_with_both_numbers() -> 
         ("proj_a", ProjATiles(block_r=512, a_k_tile=128), "L0C", 2**18, 2**17),
         ("group_quant", GroupQuantTiles(block_r=512), "UB", 328704, 196608),
         ("merge_norm", MergeNormTiles(block_h=16), "UB", 296960, 196608),
+        ("merge_finish", MergeFinishTiles(block_h=16), "UB", 333824, 196608),
     ):
         said = f"of at most {available} bytes of {memory} on Ascend910B3, got {needed} bytes"
         with pytest.raises(ContractError, match=f"{name}: `tiles` must be {said}"):

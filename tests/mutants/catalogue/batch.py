@@ -197,6 +197,13 @@ MUTANTS = (
         "t * sin_blocks * BLOCK",
         "t * P",
         file="dsv4_kernels/segments/inverse_rope.py",
+        killed_by="test_the_tail_in_two_segments_changes_no_byte",
+    ),
+    resolver(
+        "rows of cos lie without a gap",
+        "t * cos_blocks * BLOCK",
+        "t * P",
+        file="dsv4_kernels/segments/merge_finish.py",
         killed_by="test_rows_of_wider_tensors[7]",
     ),
     resolver(
@@ -219,6 +226,18 @@ MUTANTS = (
         "self.require(True, name,",
         file="dsv4_kernels/contract.py",
         killed_by="test_attention_in_lanes_takes_rows_without_gaps[q-qk]",
+    ),
+    *(
+        entry(
+            f"{segment} knows one layout of RoPE tables",
+            f'    "{segment}": {segment}.INTERLEAVED,\n',
+            "",
+            killed_by=killed_by,
+        )
+        for segment, killed_by in (
+            ("merge_finish", "test_rope_tables_by_layout_and_dtype"),
+            ("inverse_rope", "test_the_tail_in_two_segments_changes_no_byte"),
+        )
     ),
     entry(
         "the layout of RoPE is half, whatever is asked for",

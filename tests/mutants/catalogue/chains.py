@@ -30,7 +30,14 @@ MUTANTS = (
         "no inverse RoPE",
         '        yield node(segments["inverse_rope"], sizes, groups=groups)\n',
         "",
-        killed_by="test_every_group_is_launched_once",
+        killed_by="tests/chains/test_attention_forms.py::"
+        "test_the_tail_in_two_segments_changes_no_byte[decoupled]",
+    ),
+    attention(
+        "the tail is in two segments by default",
+        'DEFAULTS = {"cuda": "one_kernel"}',
+        'DEFAULTS = {"cuda": "one_kernel", "cpu": "separate_tail", "npu": "separate_tail"}',
+        killed_by="tests/chains/test_one_kernel.py::test_it_is_the_default_on_cuda_alone",
     ),
     projection(
         "the last proj_b is left out",

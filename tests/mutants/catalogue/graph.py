@@ -22,6 +22,14 @@ MUTANTS = (
         killed_by="test_a_shorter_wave_has_its_groups_elsewhere[o_packed-True]",
     ),
     mutant(
+        "a wave is never shorter",
+        "wave=wave, tokens=tokens, slot",
+        "wave=wave, slot",
+        file="dsv4_kernels/launcher/binding.py",
+        killed_by="tests/launcher/test_plan.py::test_any_legal_order_gives_the_same_bytes"
+        "[1-1-decoupled]",
+    ),
+    mutant(
         "a read does not wait for the write",
         '                yield from _meeting(written, after, node, buffer, "RAW")\n',
         "                pass\n",

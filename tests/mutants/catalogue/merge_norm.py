@@ -22,8 +22,8 @@ MUTANTS = (
     ),
     mutant(
         "the row sum is not rescaled",
-        "l = old * l + new * l_block",
-        "l = l + new * l_block",
+        "return m_new, old * l + new * l_block",
+        "return m_new, l + new * l_block",
         killed_by="test_against_reference[64-16-8-2]",
     ),
     mutant(
@@ -77,13 +77,13 @@ MUTANTS = (
     mutant(
         "the sink adds to the output as well",
         "o / denominator[:, None]",
-        "(o + tl.exp(sink - m)[:, None]) / denominator[:, None]",
+        "(o + (denominator - l)[:, None]) / denominator[:, None]",
         killed_by="test_the_sink_is_in_the_denominator_only_and_unscaled",
     ),
     mutant(
         "the sink is outside of the denominator",
-        "denominator = l + tl.exp(sink - m)",
-        "denominator = l * (1.0 + tl.exp(sink - m))",
+        "return l + tl.exp(sink - m)",
+        "return l * (1.0 + tl.exp(sink - m))",
         killed_by="test_the_sink_is_in_the_denominator_only_and_unscaled",
     ),
     mutant(
@@ -94,8 +94,8 @@ MUTANTS = (
     ),
     mutant(
         "every group has the first group's sinks",
-        "attn_sink_ptr + h,",
-        "attn_sink_ptr + h_local,",
+        "attn_sink_ptr, h, in_group)",
+        "attn_sink_ptr, h_local, in_group)",
         killed_by="test_against_reference[64-16-8-2]",
     ),
     mutant(
@@ -192,7 +192,7 @@ MUTANTS = (
     ),
     bound(
         "every neighbour is within the bound",
-        'narrowed(packed(merged(o)), packed(error), want["o_packed"].cpu())',
+        'narrowed(by_group(n, G), by_group(error, G), want["o_packed"].cpu())',
         'want["o_packed"].cpu().double().abs() / 128',
     ),
     bound(

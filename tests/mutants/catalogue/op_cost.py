@@ -24,8 +24,8 @@ MUTANTS = (
     ),
     mutant(
         "segments of attention in lanes have no buffers to be timed on",
-        '    dict(attention="lanes"), dict(attention="one_kernel"),\n',
-        '    dict(attention="one_kernel"),\n',
+        '    dict(attention="lanes"), dict',
+        "    dict",
         file="bench/workloads.py",
         tests="tests/bench/test_bench.py",
         killed_by="test_every_segment_is_in_a_form_that_a_bench_knows",

@@ -30,8 +30,8 @@ MUTANTS = (
     ),
     mutant(
         "proj_a takes another form's output",
-        "self._segments[attention_forms.PROJ_A[attention]]",
-        'self._segments["proj_a"]',
+        'attention_forms.PROJ_A.get(attention, "proj_a")',
+        '"proj_a"',
         killed_by="tests/chains/test_attention_forms.py::test_every_node_takes_what_others_made",
     ),
     mutant(

@@ -140,6 +140,7 @@ MUTANTS = (
         )
         for name, old in (
             ("merge_norm", 'beside=("C",)'),
+            ("merge_finish", 'beside=("C",)'),
             ("inverse_rope", 'beside=("P",)'),
             ("group_quant", 'beside=("block_r",)'),
             ("row_quant", 'beside=("block_r",)'),
