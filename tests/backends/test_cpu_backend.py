@@ -224,6 +224,29 @@ def test_a_product_is_rounded_before_it_is_added(
         assert f(a[i], b[i], c[i]) == want[i], i
 
 
+# Each element times its row's factor, plus one, square root: a broadcast and three operations.
+OF_EACH_ELEMENT = """module {
+  func.func @f(%x: tensor<8x64xf32>, %row: tensor<8xf32>, %one: tensor<8x64xf32>)
+      -> tensor<8x64xf32> {
+    %empty = tensor.empty() : tensor<8x64xf32>
+    %factor = linalg.broadcast ins(%row : tensor<8xf32>) outs(%empty : tensor<8x64xf32>)
+      dimensions = [1]
+    %product = arith.mulf %x, %factor : tensor<8x64xf32>
+    %sum = arith.addf %product, %one : tensor<8x64xf32>
+    %root = math.sqrt %sum : tensor<8x64xf32>
+    return %root : tensor<8x64xf32>
+  }
+}
+"""
+
+
+def test_what_is_done_to_each_element_is_one_loop() -> None:
+    """Compiled one by one, loops are most of what a kernel that is not in the cache costs."""
+    module = lowering.linalg_to_llvm_dialect(OF_EACH_ELEMENT)
+    assert module.count("llvm.cond_br") == 2  # over the rows, over the columns
+    assert module.count("llvm.intr.sqrt") == 1
+
+
 # -- grids
 
 

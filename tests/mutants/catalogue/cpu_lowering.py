@@ -12,6 +12,18 @@ mutant = partial(
 
 MUTANTS = (
     mutant(
+        "every operation on elements is a loop of its own",
+        '    "--linalg-fuse-elementwise-ops",\n',
+        "",
+        killed_by="test_what_is_done_to_each_element_is_one_loop",
+    ),
+    mutant(
+        "a broadcast is a loop of its own",
+        '    "--linalg-generalize-named-ops",\n',
+        "",
+        killed_by="test_what_is_done_to_each_element_is_one_loop",
+    ),
+    mutant(
         "a product and a sum become one instruction",
         'translate_to_asm(str(module), target.triple, target.name, "", [], False, True)',
         'translate_to_asm(str(module), target.triple, target.name, "", [], True, True)',
