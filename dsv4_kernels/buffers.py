@@ -107,12 +107,20 @@ def _table() -> Iterator[Buffer]:
 
     yield Buffer("request", "N", int32, "chunk", "a token's request, -1 where it is dead")
     yield Buffer("position", "N", int32, "chunk", "a token's position in it, -1 where it is dead")
+    # Where tiles of a batch's tokens lie that share their KV. Of a wave: a wave begins a tile.
+    yield Buffer("tile_first", "U", int32, "wave", "a tile's first token")
+    yield Buffer("tile_tokens", "U", int32, "wave", "how many it has")
+    yield Buffer("tile_count", "", int32, "wave", "tiles of the wave; there is room for U")
+    yield Buffer("tile_of", "N", int32, "wave", "a token's tile, -1 where it is in none")
     yield Buffer("rows", "U KP", int32, "wave", "row of all pools per column, -1 where dead")
     yield Buffer("runs", "U KR", int32, "wave", "how each 16 columns split into runs of rows")
     yield Buffer("bias", "N KP", fp32, "wave", "0 for a live column, NEG for a dead one")
     # Later segments read these two as well: kept by wave, they would hold up the next wave but one.
     yield Buffer("live_blocks", "U", int32, "chunk", "blocks of 128 columns with a live slot")
     yield Buffer("live_slots", "N", int32, "chunk", "live columns of a token")
+    # live_blocks where tiles are a batch's, for what goes by tile and for what goes by token.
+    yield Buffer("tile_blocks", "U", int32, "wave", "a tile's blocks with a live slot")
+    yield Buffer("token_blocks", "N", int32, "chunk", "those of a token's tile, 0 without one")
     yield Buffer("kv", "U KP C", bf16, "wave", "a KV row per column, zeros where dead")
     yield Buffer("scores", "N H KP", fp32, "wave", "q . kv, neither scaled nor masked")
     yield Buffer("p", "N H KP", bf16, "wave", "softmax of the scores, the sink in its denominator")
@@ -146,10 +154,26 @@ def shapes(names: Iterable[str], sizes: Mapping[str, int]) -> dict[str, list[int
     where they are not among them."""
     sizes = {**sizes}
     if "N" in sizes:
-        sizes.setdefault("U", -(-sizes["N"] // sizes.get("X", 1)))
+        sizes.setdefault("U", _tiles(sizes))
     if "KP" in sizes:
         sizes.setdefault("KR", sizes["KP"] // RUN_COLUMNS)
     return {name: _extent(BUFFERS[name].shape, sizes) for name in names}
+
+
+def _tiles(sizes: Mapping[str, int]) -> int:
+    """U: tiles of X tokens one behind the other, or room for those of a batch."""
+    N, X = sizes["N"], sizes.get("X", 1)
+    return most_tiles(N, X, sizes["S"]) if "tiled" in sizes else -(-N // X)
+
+
+def most_tiles(tokens: int, sharers: int, requests: int) -> int:
+    """Of so many tokens the most tiles of neighbouring positions p // sharers.
+
+    Wherever S requests begin and end, they are at most 2*S - 1 stretches of neighbouring tokens,
+    whose positions are neighbours: n of them are of (n + sharers - 2) // sharers + 1 tiles at most.
+    """
+    stretches = max(2 * requests - 1, 1)
+    return min(tokens, (tokens + stretches * (sharers - 2)) // sharers + stretches)
 
 
 def _extent(shape: str, sizes: Mapping[str, int]) -> list[int]:

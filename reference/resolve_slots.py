@@ -4,6 +4,7 @@ the rows can be moved."""
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 
@@ -48,22 +49,26 @@ def laid_out(
     named: torch.Tensor,  # [N, K] int64, -1 where dead
     sharers: int = 1,
     tail: int = BLOCK_COLUMNS,
+    tiles: Sequence[slice] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The rows of tokens' columns as every resolver writes them."""
+    """The rows of tokens' columns as every resolver writes them; tiles: tokens of each, where they
+    are not those of `sharers` from the first on."""
     N, K = named.shape
-    KP, U = padded(K, tail), -(-N // sharers)
+    if tiles is None:
+        tiles = [slice(first, first + sharers) for first in range(0, N, sharers)]
+    KP, U = padded(K, tail), len(tiles)
     named = torch.nn.functional.pad(named, (0, KP - K), value=-1)
     rows = torch.full((U, KP), -1)
     bias = torch.full((N, KP), NEG)
     live_blocks = torch.zeros(U, dtype=torch.int32)
-    for u in range(U):
-        tile = named[u * sharers : (u + 1) * sharers].split(BLOCK_COLUMNS, dim=1)
+    for u, tokens in enumerate(tiles):
+        tile = named[tokens].split(BLOCK_COLUMNS, dim=1)
         for j, block in enumerate(block for block in tile if (block >= 0).any()):
             columns = slice(j * BLOCK_COLUMNS, (j + 1) * BLOCK_COLUMNS)
             dead = rows[u, columns].shape[0] - block.shape[1]
             block = torch.nn.functional.pad(block, (0, dead), value=-1)
             rows[u, columns] = block.amax(dim=0)
-            bias[u * sharers : (u + 1) * sharers, columns] = torch.where(block >= 0, 0.0, NEG)
+            bias[tokens, columns] = torch.where(block >= 0, 0.0, NEG)
             live_blocks[u] = j + 1
     live_slots = (named >= 0).sum(dim=1, dtype=torch.int32)
     return rows.int(), bias, _runs(rows), live_blocks, live_slots

@@ -12,6 +12,9 @@ from reference.batch import as_raw, oracle, places
 # Of rounding and INT8: a wrong row of 24 would be ten times as much.
 ORACLE_ERROR = 0.02
 
+# Of tokens in other blocks of columns: a code in 127 moves by one where rounding meets a tie.
+SHARING_ERROR = 0.01
+
 EXTREMES = (INT32_MIN, INT32_MIN + 1, -1, 0, 1, 5, 2**24, INT32_MAX - 1, INT32_MAX)
 
 
@@ -27,6 +30,14 @@ def run(batch, device=torch.device("cpu"), **options):
 
 def same(x, y):
     return torch.equal(x.view(torch.int16), y.view(torch.int16))
+
+
+def near(got, want):
+    """But for rounding, which flips a code here and there; dead tokens are zeros in both."""
+    live = want.any(dim=1)
+    assert not got[~live].any()
+    error = (got - want)[live].float().norm(dim=1) / want[live].float().norm(dim=1)
+    assert (error < SHARING_ERROR).all(), error
 
 
 def check_rows(batch, device, **options):

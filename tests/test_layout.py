@@ -14,9 +14,8 @@ import pytest
 
 import dsv4_kernels
 from dsv4_kernels.buffers import ARGUMENTS, BUFFERS
-from dsv4_kernels.segments import SEGMENTS
+from dsv4_kernels.segments import EVERY_SEGMENT, SEGMENTS
 from dsv4_kernels.segments.dequant_sum import of_groups
-from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP
 from mutants.catalogue import MUTANTS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,7 +37,7 @@ LAYERS = (
 LATE = {("device", "backends"), ("__init__", "segments")}
 WITHOUT_TRITON = ("launcher", "tp", "buffers", "dims", "contract", "inputs", "weights")
 NO_SEGMENT = {"segment", "kernel", "tiles", "tasks", "slots", "cost"}  # what segments share
-NO_SEGMENT |= {"requests"}  # the resolvers of a batch: prefill's gates know their own only
+NO_SEGMENT |= {"requests", "shared_requests", "tile_map"}  # a batch's: prefill's gates know none
 
 
 def rooms() -> list[str]:
@@ -228,6 +227,6 @@ def test_no_segment_is_known_by_name_outside_of_its_files(name):
 
 def test_every_buffer_is_someone_s():
     some_groups = of_groups(SEGMENTS["dequant_sum"], range(1), 2)
-    segments = (*SEGMENTS.values(), TOKEN_MAP, RESOLVE_REQUESTS, some_groups)
+    segments = (*EVERY_SEGMENT.values(), some_groups)
     taken = {b for s in segments for b in (*s.reads, *s.writes, *s.updates, *s.numbers)}
     assert {*BUFFERS} <= taken | {*ARGUMENTS}

@@ -76,6 +76,10 @@ TAIL = {"lanes": FRACTAL}
 # The first projection that takes a form's output as it lies, where it is not proj_a.
 PROJ_A = {"lanes": "proj_a_heads"}
 
+# By family of devices the forms that move once what tokens share: one_kernel copies no KV, and on
+# CUDA fused has no room for KV that stays.
+SHARING = {"npu": ("fused", "lanes", "separate_tail"), "cuda": ("lanes",)}
+
 DEFAULTS = {"cuda": "one_kernel"}  # by family of devices; of others the first form
 
 

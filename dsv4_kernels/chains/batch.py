@@ -26,15 +26,18 @@ from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.launcher.plan import Captured, Plan, Planned
 from dsv4_kernels.segments import attend_rows, finish, inverse_rope, merge_finish
-from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP, batch_columns
+from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP
+from dsv4_kernels.segments.shared_requests import SHARED_REQUESTS, shared_columns
 from dsv4_kernels.segments.slots import (
     POOL_GAP,
     bind_columns,
     check_pool,
+    check_sharers,
     page_shift,
     pool_rows,
     without_kv_head,
 )
+from dsv4_kernels.segments.tile_map import TILE_MAP, by_tile, by_token
 from dsv4_kernels.segments.tiles import Tiles
 
 OP = "sparse_attn"
@@ -55,6 +58,9 @@ _INTERLEAVED = {
     "merge_finish": merge_finish.INTERLEAVED,
     "attend_rows": attend_rows.INTERLEAVED,
 }
+
+# Of the segments that read live_blocks those that go by tile of tokens; others go by token.
+BY_TILE = ("gather_kv", "qk", "pv", "qk_softmax_pv")
 
 
 @dataclass(frozen=True)
@@ -96,10 +102,12 @@ class BatchChain(PrefillChain):
         softmax_scale: float | None,
         rope_layout: str,
         mapped: bool,
+        sharers: int = 1,
         **options: Any,
     ) -> None:
-        super().__init__(window=fixed.window, **options)
-        Contract(self.op).one_of("rope_layout", rope_layout, ROPE_LAYOUTS)
+        super().__init__(window=fixed.window, sharers=sharers, **options)
+        contract = Contract(self.op)
+        contract.one_of("rope_layout", rope_layout, ROPE_LAYOUTS)
         self._fixed, self._softmax_scale, self._mapped = fixed, softmax_scale, mapped
         # The forms of attention ask for these by their names.
         self._segments["resolve_slots"] = RESOLVE_REQUESTS
@@ -107,9 +115,28 @@ class BatchChain(PrefillChain):
             for name, interleaved in _INTERLEAVED.items():
                 chosen = self._segments[name].chosen
                 self._segments[name] = interleaved.with_tiles(chosen)
+        self._shared = self._sharers > 1
+        if self._shared:
+            self._share(contract, options.get("attention", "fused"))
         own = ("request", "position") if mapped else ()
         lists = ("ori_indices", "cmp_indices")
         self.per_token: Sequence[str] = ("q", *lists, "freqs_cos", "freqs_sin", *own)
+
+    def _share(self, contract: Contract, attention: str) -> None:
+        """Segments that go by tiles of tokens, where there is what tokens share."""
+        lists = ("ori_indices", self._fixed.ori_listed), ("cmp_indices", self._fixed.listed)
+        named = [f"with {name}, a token's own" for name, there in lists if there]
+        if attention == "one_kernel":
+            named.append("for one_kernel, which copies no KV")
+        contract.require(not named, "sharers", f"1 {', '.join(named)}", self._sharers)
+        self._segments["resolve_slots"] = SHARED_REQUESTS
+        for name, segment in self._segments.items():
+            if name in BY_TILE:
+                self._segments[name] = by_tile(segment)
+            elif "live_blocks" in segment.reads:
+                self._segments[name] = by_token(segment)
+        # A plan has room for the tiles of its own number of requests.
+        self.shrinking = {"S": "seq_lens"}
 
     def _check_inputs(self, contract: Contract, arguments: Buffers) -> None:
         """Of arguments as `Layout.views` makes them."""
@@ -128,21 +155,26 @@ class BatchChain(PrefillChain):
                 contract.buffer(name, arguments[name], "token_map")
         S, starts = contract["S"], contract["S1"]
         contract.require(starts == S + 1, "query_start_loc", f"[S+1={S + 1}] int32", f"[{starts}]")
-        columns = batch_columns(self._fixed.window, self._fixed.cmp_columns)
+        X = check_sharers(contract, self._sharers)
+        columns = shared_columns(self._fixed.window, self._fixed.cmp_columns, X)
         bind_columns(contract, columns, self._tail)
+        if self._shared:
+            contract.sizes["tiled"] = 1
         total = sum(pool_rows(contract, pool)[0] for pool in ("ori", "cmp")) + 1 + 2 * POOL_GAP
         contract.require(total < 2**31, "ori_kv", "< 2**31 rows with cmp_kv", f"{total} rows")
         contract.sizes["num_tokens"] = contract["T"]
 
     def attention(self, sizes: Mapping[str, int]) -> tuple[Node, ...]:
         """With a token map of its own where the caller brings none."""
-        first = () if self._mapped else (node(TOKEN_MAP, sizes, lane="gather"),)
-        return first + super().attention(sizes)
+        wanted = ((TOKEN_MAP, not self._mapped), (TILE_MAP, self._shared))
+        first = (node(segment, sizes, lane="gather") for segment, there in wanted if there)
+        return (*first, *super().attention(sizes))
 
     def numbers(self, sizes: Mapping[str, int]) -> dict[str, Any]:
         scale = self._softmax_scale
         return dict(
-            vars(self._fixed), groups=sizes["G"], rope_dim=sizes["P"], sharers=1, tokens=None,
+            vars(self._fixed), groups=sizes["G"], rope_dim=sizes["P"], sharers=self._sharers,
+            tokens=None,
             softmax_scale=sizes["C"] ** -0.5 if scale is None else scale, tail=self._tail,
         )  # fmt: skip
 
@@ -225,8 +257,8 @@ class SparseAttn(Planned):
             name. Of the weights the plan keeps the tensors, of the others only shapes, dtypes and
             device count.
         compress_ratio, window, softmax_scale, max_seq_len, rope_layout, ori_indices, token_map,
-            out_dtype: as there; of ori_indices only the width, of token_map only whether there is
-            one.
+            sharers, out_dtype: as there; of ori_indices only the width, of token_map only whether
+            there is one.
         wave_tokens, waves_in_flight, schedule, groups_per_launch, executor, tiles: as
             `PrefillSparseAttn` takes them.
 
@@ -249,6 +281,7 @@ class SparseAttn(Planned):
         waves_in_flight: int | None = None,
         schedule: str = "decoupled",
         attention: str | None = None,
+        sharers: int = 1,
         groups_per_launch: int = GROUPS_PER_LAUNCH,
         executor: Executor | None = None,
         tiles: Mapping[str, Tiles] | None = None,
@@ -260,8 +293,8 @@ class SparseAttn(Planned):
             named, compress_ratio=compress_ratio, window=window, softmax_scale=softmax_scale,
             max_seq_len=max_seq_len, rope_layout=rope_layout, out_dtype=out_dtype,
             wave_tokens=wave_tokens, waves_in_flight=waves_in_flight, executor=executor,
-            schedule=schedule, attention=attention, groups_per_launch=groups_per_launch,
-            tiles=tiles,
+            schedule=schedule, attention=attention, sharers=sharers,
+            groups_per_launch=groups_per_launch, tiles=tiles,
         )  # fmt: skip
         self._plan = self._batch.plan
         self._weights = {name: named[name] for name in WEIGHTS}
@@ -345,6 +378,7 @@ def sparse_attn(
     waves_in_flight: int | None = None,
     schedule: str = "decoupled",
     attention: str | None = None,
+    sharers: int = 1,
     groups_per_launch: int = GROUPS_PER_LAUNCH,
     executor: Executor | None = None,
     tiles: Mapping[str, Tiles] | None = None,
@@ -379,6 +413,13 @@ def sparse_attn(
         ori_indices: rows page*B + offset of ori_kv, any < 0 for none; they replace the window and
             ori_block_table, for draft tokens that see each other.
         token_map: what `token_map` makes of query_start_loc and seq_lens, for the layers of a step.
+            Another map gives wrong results, and reads no memory beside the arguments.
+        sharers: 1, 2, 4 or 8: of so many neighbouring positions of a request KV is moved once.
+            Nothing is promised: tiles of tokens are made on the device, each of one request. A
+            token's bytes are the same in any batch, chunk and wave; those of another number are
+            rounded otherwise. A NaN or Inf in a row of KV reaches all tokens of a tile. Must be 1
+            with cmp_indices or ori_indices, for "one_kernel", and for "fused" on CUDA. A plan then
+            takes no more requests than it was made for. 1 is best for decode.
         out, out_dtype, wave_tokens, waves_in_flight, schedule, groups_per_launch, executor, tiles:
             as `prefill_sparse_attn` takes them.
 
@@ -395,8 +436,7 @@ def sparse_attn(
         max_seq_len=max_seq_len, rope_layout=rope_layout, ori_indices=ori_indices,
         token_map=token_map, out_dtype=out_dtype, wave_tokens=wave_tokens,
         waves_in_flight=waves_in_flight, schedule=schedule, attention=attention,
-        groups_per_launch=groups_per_launch,
-        executor=executor, tiles=tiles,
+        sharers=sharers, groups_per_launch=groups_per_launch, executor=executor, tiles=tiles,
     )  # fmt: skip
     return plan.run(*arguments, ori_indices=ori_indices, token_map=token_map, out=out)
 

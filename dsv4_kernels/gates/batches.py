@@ -15,12 +15,13 @@ from dsv4_kernels.segments import SEGMENTS
 @dataclass(frozen=True)
 class Batch:
     """heads: of a rank. tokens: T, the capacity. layer: of LAYER_RATIOS. requests: S; one a token,
-    as in decode, if None."""
+    as in decode, if None. sharers: neighbouring tokens of a request that share their KV."""
 
     heads: int
     tokens: int
     layer: str = "CSA"
     requests: int | None = None
+    sharers: int = 1
 
     @property
     def preset(self) -> str:
@@ -37,7 +38,8 @@ class Batch:
     def name(self) -> str:
         """In a few words."""
         kind = "decode" if self.requests is None else "prefill"
-        return f"{kind} {self.layer}, {self.heads} heads, T={self.tokens}"
+        shared = f", {self.sharers} a tile" if self.sharers > 1 else ""
+        return f"{kind} {self.layer}, {self.heads} heads, T={self.tokens}{shared}"
 
     def record(
         self,
@@ -49,19 +51,22 @@ class Batch:
         """Its kernels, compiled: the resolvers, and of the others those of `segments`."""
         compiled = record_batch(
             target, driver, self.dims, tokens=self.tokens, requests=self.requests,
-            layer=self.layer, tiles=tiles,
+            layer=self.layer, sharers=self.sharers, tiles=tiles,
         )  # fmt: skip
         return [c for c in compiled if c.segment not in SEGMENTS or c.segment in segments]
 
 
 # Decode of every rank that is deployed (FLASH on 1, 4 and 8 ranks, PRO on 1), for few tokens and
-# many; the two other kinds of layer; and chunks of four requests, packed.
+# many; the two other kinds of layer; and chunks of four requests, packed, KV by token and shared.
 BATCHES = (
     *(Batch(heads, tokens) for heads in (8, 16, 64, 128) for tokens in (8, 64)),
     Batch(64, 64, "SWA"),
     Batch(128, 8, "HCA"),
     Batch(64, 512, "CSA", requests=4),
     Batch(128, 512, "HCA", requests=4),
+    Batch(64, 512, "SWA", requests=4, sharers=8),
+    Batch(64, 512, "HCA", requests=4, sharers=8),
+    Batch(128, 512, "HCA", requests=4, sharers=8),
 )
 
 

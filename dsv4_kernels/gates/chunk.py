@@ -231,23 +231,27 @@ def record_batch(
     tokens: int,
     requests: int | None = None,
     layer: str = "CSA",
+    sharers: int = 1,
     tiles: Mapping[str, Any] | None = None,
 ) -> list[Compiled[_Launch]]:
     """Every kernel of both schedules and output dtypes, as a batch of `sparse_attn` asks for them.
 
     tokens: T, the capacity. requests: S; one a token, as in decode, if None. layer: of
-    LAYER_RATIOS; the context is CONTEXT positions. tiles: as `record_chunk` takes them.
+    LAYER_RATIOS; the context is CONTEXT positions. sharers, tiles: as `record_chunk` takes them.
     """
     inputs = meta_batch(dims, tokens, tokens if requests is None else requests, layer)
 
     def run(executor: Executor) -> None:
         for schedule, form, out_dtype in variants_on(target.kind):
+            if sharers > 1 and form not in attention.SHARING[target.kind]:
+                continue
             sparse_attn(
                 **inputs,
                 window=dims.window,
                 compress_ratio=LAYER_RATIOS[layer],
                 schedule=schedule,
                 attention=form,
+                sharers=sharers,
                 out_dtype=out_dtype,
                 executor=executor,
                 tiles=tiles,

@@ -89,7 +89,7 @@ class Plan:
     ) -> None:
         contract = chain.check(arguments)
         self._wave_tokens = contract.integer("wave_tokens", wave_tokens, 1)
-        X = contract.sizes.get("X", 1)
+        X = 1 if "tiled" in contract.sizes else contract.sizes.get("X", 1)
         contract.require(
             self._wave_tokens % X == 0, "wave_tokens", f"a multiple of sharers={X}", wave_tokens
         )

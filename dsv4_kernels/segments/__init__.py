@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dsv4_kernels.buffers import BUFFERS
 from dsv4_kernels.segments.requests import RESOLVE_REQUESTS, TOKEN_MAP
 from dsv4_kernels.segments.segment import Segment
+from dsv4_kernels.segments.shared_requests import SHARED_REQUESTS
+from dsv4_kernels.segments.tile_map import TILE_MAP
 
 
 def _found() -> Iterator[Segment]:
@@ -37,4 +39,5 @@ def segments_on(family: str) -> list[str]:
 
 
 # With those that only a server's batch has.
-EVERY_SEGMENT = SEGMENTS | {segment.name: segment for segment in (TOKEN_MAP, RESOLVE_REQUESTS)}
+_OF_A_BATCH = (TOKEN_MAP, RESOLVE_REQUESTS, TILE_MAP, SHARED_REQUESTS)
+EVERY_SEGMENT = SEGMENTS | {segment.name: segment for segment in _OF_A_BATCH}

@@ -34,7 +34,9 @@ from dsv4_kernels.segments.slots import (
     pool,
     pool_rows,
     row_offset,
+    tile_pointers,
 )
+from dsv4_kernels.segments.tasks import tile_count
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
 
@@ -65,6 +67,7 @@ def _gather_kv_kernel(
     rows_ptr,  # [U, KP] int32
     runs_ptr,  # [U, KP/RUN] int32
     live_blocks_ptr,  # [U] int32
+    tile_count_ptr,  # int32: of a batch how many of the U tiles there are, else None
     kv_ptr,  # [U, KP, C] bf16
     ori_rows,
     ori_page_rows,
@@ -88,7 +91,8 @@ def _gather_kv_kernel(
     overlay_base = ori_rows + GAP
     cmp_base = overlay_base + chunk_tokens + GAP
     tasks = tl.cdiv(KP, TASK_K)
-    for task in range(tl.program_id(0), U * tasks, tl.num_programs(0)):
+    tiles = tile_count(U, tile_count_ptr, 1)
+    for task in range(tl.program_id(0), tiles * tasks, tl.num_programs(0)):
         u = (task // tasks).to(tl.int64)
         k0 = task % tasks * TASK_K
         columns = live_columns(tl.load(live_blocks_ptr + u), KP, BLOCK_K)
@@ -146,7 +150,7 @@ def _launch(contract: Contract, target: Target, tiles: GatherKvTiles) -> Launch:
         target.grid("vector", U * triton.cdiv(KP, tiles.block_k)),
         (
             pool(contract, "ori"), "kv_overlay", pool(contract, "cmp"), "rows", "runs",
-            "live_blocks", "kv", *ori, contract["T"], *cmp, U, KP,
+            "live_blocks", tile_pointers(contract)[2], "kv", *ori, contract["T"], *cmp, U, KP,
         ),
         dict(
             C=contract["C"], PAGE_BLOCK=page_block(contract, target), RUN=RUN_COLUMNS,

@@ -32,8 +32,9 @@ from dsv4_kernels.segments.slots import (
     check_blocks,
     columns_at_a_time,
     is_short,
+    tile_pointers,
 )
-from dsv4_kernels.segments.tasks import rows_at, rows_of_a_task, rows_task, rows_tasks
+from dsv4_kernels.segments.tasks import rows_at, rows_of_a_task, rows_task, rows_tasks, tile_count
 from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
 
 
@@ -163,6 +164,9 @@ def _pv_kernel(
     p_ptr,  # [N, H, KP] bf16
     kv_ptr,  # [U, KP, C] bf16
     live_blocks_ptr,  # [U] int32
+    tile_first_ptr,  # [U] int32; of a batch, as the next two, else None
+    tile_tokens_ptr,  # [U] int32
+    tile_count_ptr,  # int32
     o_heads_ptr,  # [N, G, J] bf16
     o_rope_ptr,  # [N, H, P] fp32
     N,
@@ -179,10 +183,13 @@ def _pv_kernel(
     ROW_TILES: tl.constexpr = (X * H + BLOCK_R - 1) // BLOCK_R
     PARTS: tl.constexpr = C // WIDTH
     r = tl.arange(0, BLOCK_R)
-    tasks = tl.minimum(KP, 1) * tl.cdiv(N, X) * ROW_TILES * PARTS  # none without columns
+    tiles = tl.minimum(KP, 1) * tile_count(N, tile_count_ptr, X)  # none without columns
+    tasks = tiles * ROW_TILES * PARTS
     for task in range(tl.program_id(0), tasks, tl.num_programs(0)):
         part = task % PARTS
-        u, first, inside = rows_task(task // PARTS, N, H, X, ROW_TILES, BLOCK_R)
+        u, first, inside = rows_task(
+            task // PARTS, N, tile_first_ptr, tile_tokens_ptr, H, X, ROW_TILES, BLOCK_R
+        )
         # At least once: an accumulator that never ran is not zero on Ascend, nor is one that is
         # fed from a masked load of nothing. `finish` clears what a dead block then leaves here.
         blocks = tl.maximum(tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K), 1)
@@ -283,6 +290,9 @@ def _pv_short_kernel(
     p_ptr,  # [N, H, KP] bf16
     kv_ptr,  # [U, KP, C] bf16
     live_blocks_ptr,  # [U] int32
+    tile_first_ptr,  # [U] int32; of a batch, as the next two, else None
+    tile_tokens_ptr,  # [U] int32
+    tile_count_ptr,  # int32
     o_heads_ptr,  # [N, G, J] bf16
     o_rope_ptr,  # [N, H, P] fp32
     N,
@@ -299,9 +309,12 @@ def _pv_short_kernel(
     # One task: WIDTH columns of TASK_R rows that share their KV, BLOCK_R at a time.
     TASKS: tl.constexpr = (X * H + TASK_R - 1) // TASK_R
     PARTS: tl.constexpr = C // WIDTH
-    for task in range(tl.program_id(0), tl.cdiv(N, X) * TASKS * PARTS, tl.num_programs(0)):
+    tasks = tile_count(N, tile_count_ptr, X) * TASKS * PARTS
+    for task in range(tl.program_id(0), tasks, tl.num_programs(0)):
         part = task % PARTS
-        u, first, rows = rows_at(task // PARTS, N, H, X, TASKS, TASK_R)
+        u, first, rows = rows_at(
+            task // PARTS, N, tile_first_ptr, tile_tokens_ptr, H, X, TASKS, TASK_R
+        )
         tails = tl.minimum(tl.maximum(tl.load(live_blocks_ptr + u) - 1, 0), 1)
         p_rows_ptr = p_ptr + first * KP
         v_rows_ptr = kv_ptr + u * KP * C
@@ -346,14 +359,14 @@ def _launch(contract: Contract, target: Target, tiles: PvTiles) -> Launch:
         return Launch(
             _pv_short_kernel,
             target.grid("cube", rows_tasks(contract, task_rows) * (C // columns)),
-            ("p", "kv", "live_blocks", "o_heads", "o_rope", N),
+            ("p", "kv", "live_blocks", *tile_pointers(contract), "o_heads", "o_rope", N),
             dict(KP=KP, TASK_R=task_rows, BLOCK_R=rows, WIDTH=columns, **constants),
         )
     rows, columns = tiles.widths(contract.sizes)
     return Launch(
         _pv_kernel,
         target.grid("cube", rows_tasks(contract, rows) * (C // columns)),
-        ("p", "kv", "live_blocks", "o_heads", "o_rope", N, KP),
+        ("p", "kv", "live_blocks", *tile_pointers(contract), "o_heads", "o_rope", N, KP),
         dict(BLOCK_R=rows, WIDTH=columns, **constants),
     )
 

@@ -26,8 +26,9 @@ from dsv4_kernels.segments.slots import (
     check_blocks,
     columns_at_a_time,
     is_short,
+    tile_pointers,
 )
-from dsv4_kernels.segments.tasks import rows_at, rows_of_a_task, rows_task, rows_tasks
+from dsv4_kernels.segments.tasks import rows_at, rows_of_a_task, rows_task, rows_tasks, tile_count
 from dsv4_kernels.segments.tiles import FRACTAL, Budget, Core, Tiles, extent
 
 
@@ -71,6 +72,9 @@ def _qk_kernel(
     q_ptr,  # [N, H, C] bf16
     kv_ptr,  # [U, KP, C] bf16
     live_blocks_ptr,  # [U] int32
+    tile_first_ptr,  # [U] int32; of a batch, as the next two, else None
+    tile_tokens_ptr,  # [U] int32
+    tile_count_ptr,  # int32
     scores_ptr,  # [N, H, KP] fp32
     N,
     KP,
@@ -85,8 +89,12 @@ def _qk_kernel(
     c = tl.arange(0, C)
     k = tl.arange(0, BLOCK_K)
     r = tl.arange(0, BLOCK_R)
-    for task in range(tl.program_id(0), tl.cdiv(N, X) * ROW_TILES, tl.num_programs(0)):
-        u, first, inside = rows_task(task, N, H, X, ROW_TILES, BLOCK_R)
+    for task in range(
+        tl.program_id(0), tile_count(N, tile_count_ptr, X) * ROW_TILES, tl.num_programs(0)
+    ):
+        u, first, inside = rows_task(
+            task, N, tile_first_ptr, tile_tokens_ptr, H, X, ROW_TILES, BLOCK_R
+        )
         q_rows_ptr = q_ptr + first * C + r[:, None] * C
         q = tl.load(q_rows_ptr + c[None, :], mask=inside, other=0.0)
         for b in range(tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K)):
@@ -101,6 +109,9 @@ def _qk_short_kernel(
     q_ptr,  # [N, H, C] bf16
     kv_ptr,  # [U, KP, C] bf16
     live_blocks_ptr,  # [U] int32
+    tile_first_ptr,  # [U] int32; of a batch, as the next two, else None
+    tile_tokens_ptr,  # [U] int32
+    tile_count_ptr,  # int32
     scores_ptr,  # [N, H, KP] fp32
     N,
     H: tl.constexpr,
@@ -120,8 +131,10 @@ def _qk_short_kernel(
     c = tl.arange(0, C)
     k = tl.arange(0, BLOCK_K)
     r = tl.arange(0, BLOCK_R)
-    for task in range(tl.program_id(0), tl.cdiv(N, X) * TASKS, tl.num_programs(0)):
-        u, first, rows = rows_at(task, N, H, X, TASKS, TASK_R)
+    for task in range(
+        tl.program_id(0), tile_count(N, tile_count_ptr, X) * TASKS, tl.num_programs(0)
+    ):
+        u, first, rows = rows_at(task, N, tile_first_ptr, tile_tokens_ptr, H, X, TASKS, TASK_R)
         blocks = tl.load(live_blocks_ptr + u)
         tile_ptr = kv_ptr + u * KP * C
         for _ in range(0, tl.minimum(blocks, 1)):
@@ -159,14 +172,14 @@ def _launch(contract: Contract, target: Target, tiles: QkTiles) -> Launch:
         return Launch(
             _qk_short_kernel,
             target.grid("cube", rows_tasks(contract, task_rows)),
-            ("q", "kv", "live_blocks", "scores", N),
+            ("q", "kv", "live_blocks", *tile_pointers(contract), "scores", N),
             dict(KP=KP, TASK_R=task_rows, BLOCK_R=rows, **constants),
         )
     rows = tiles.rows(contract.sizes)
     return Launch(
         _qk_kernel,
         target.grid("cube", rows_tasks(contract, rows)),
-        ("q", "kv", "live_blocks", "scores", N, KP),
+        ("q", "kv", "live_blocks", *tile_pointers(contract), "scores", N, KP),
         dict(BLOCK_R=rows, **constants),
     )
 

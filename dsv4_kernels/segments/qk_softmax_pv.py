@@ -27,7 +27,13 @@ from dsv4_kernels.device import Target
 from dsv4_kernels.segments.cost import Cost, attention_flop, moved
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
-from dsv4_kernels.segments.slots import BLOCK_COLUMNS, bind_sharers, check_whole_blocks
+from dsv4_kernels.segments.slots import (
+    BLOCK_COLUMNS,
+    bind_sharers,
+    check_whole_blocks,
+    tile_pointers,
+)
+from dsv4_kernels.segments.tasks import shared_rows, tile_count
 from dsv4_kernels.segments.tiles import FRACTAL, KIB, Budget, Core, Tiles, extent
 
 FEWEST_HEADS = 8  # of a tile: four for each vector core, and half of what the cube multiplies
@@ -87,6 +93,9 @@ def _qk_softmax_pv_kernel(
     kv_ptr,  # [U, KP, C] bf16
     bias_ptr,  # [N, KP] fp32
     live_blocks_ptr,  # [U] int32
+    tile_first_ptr,  # [U] int32; of a batch, as the next two, else None
+    tile_tokens_ptr,  # [U] int32
+    tile_count_ptr,  # int32
     m_ptr,  # [N, NB, H] fp32
     l_ptr,  # [N, NB, H] fp32
     o_ptr,  # [N, NB, H, C] fp32
@@ -111,15 +120,16 @@ def _qk_softmax_pv_kernel(
     HEAD_TASKS: tl.constexpr = (H + TASK_H - 1) // TASK_H
     c = tl.arange(0, C)
     k = tl.arange(0, BLOCK_K)
-    U = tl.cdiv(N, X)
+    U = tile_count(N, tile_count_ptr, X)
     for task in range(tl.program_id(0), U * NB * HEAD_TASKS, tl.num_programs(0)):
         tile = task // HEAD_TASKS  # of [U * NB, ...]
         u, b = tile // NB, tile % NB
         live = tl.minimum(b + 1, tl.load(live_blocks_ptr + u))
         for _ in range(b, live):  # once or, for a dead block, never
             kv = tl.load(kv_ptr + tile.to(tl.int64) * BLOCK_K * C + k[:, None] * C + c[None, :])
-            for x in range(0, tl.minimum(X, N - u * X) if KV_STAYS else 1):
-                t = (u * X + x).to(tl.int64)
+            first, tokens = shared_rows(u, N, tile_first_ptr, tile_tokens_ptr, 1, X)
+            for x in range(0, tokens if KV_STAYS else 1):
+                t = (first + x).to(tl.int64)
                 block = t * NB + b
                 bias = tl.load(bias_ptr + block * BLOCK_K + k)
                 for h0 in range(0, TASK_H, BLOCK_H):
@@ -170,8 +180,8 @@ def _launch(contract: Contract, target: Target, tiles: QkSoftmaxPvTiles) -> Laun
     return Launch(
         _qk_softmax_pv_kernel,
         target.grid("cube", U * NB * triton.cdiv(H, task_h)),
-        ("q", "kv", "bias", "live_blocks", "m", "l", "o", contract["softmax_scale"],
-         contract["q_stride"] // BLOCK, N, NB, H),
+        ("q", "kv", "bias", "live_blocks", *tile_pointers(contract), "m", "l", "o",
+         contract["softmax_scale"], contract["q_stride"] // BLOCK, N, NB, H),
         dict(
             H=H, C=C, X=X, KV_STAYS=kv_stays, TASK_H=task_h, BLOCK_H=tiles.block_h,
             BLOCK_K=BLOCK_COLUMNS, BLOCK=BLOCK, **tiles.options(target),

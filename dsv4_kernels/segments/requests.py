@@ -155,7 +155,7 @@ class ResolveRequestsTiles(Tiles):
 
 
 @triton.jit
-def _rows_through(
+def rows_through(
     slot,  # [n] int32
     live,  # [n] bool
     first,  # the lowest slot that may be live
@@ -251,7 +251,7 @@ def _resolve_requests_kernel(
                         row = tl.where(live, slot + gaps, -1)
                     else:
                         slot = p - WINDOW + 1 + column
-                        row = _rows_through(
+                        row = rows_through(
                             slot, (column < WINDOW) & (slot >= 0), p - WINDOW + 1, p,
                             ori_tables_ptr + r64 * ori_stride, ori_entries, ori_pages,
                             ori_page_rows, ORI_B, ORI_SHIFT, TABLE,
@@ -274,7 +274,7 @@ def _resolve_requests_kernel(
                             slot = place
                             first = k0 - WINDOW
                             last = tl.minimum(last, first + BLOCK_K - 1)
-                        cmp_row = _rows_through(
+                        cmp_row = rows_through(
                             slot, inside & (slot >= 0) & (slot < visible), first, last,
                             cmp_tables_ptr + r64 * cmp_stride, cmp_entries, cmp_pages,
                             cmp_page_rows, CMP_B, CMP_SHIFT, TABLE,

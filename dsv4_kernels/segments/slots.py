@@ -188,13 +188,22 @@ def without_kv_head(pool: Any) -> Any:
 
 
 def bind_sharers(contract: Contract, sharers: int) -> None:
-    """Binds X, and U tiles of so many neighbouring tokens."""
+    """Binds X, and U tiles of so many neighbouring tokens, unless a batch's are bound."""
     N, X = contract["N"], check_sharers(contract, sharers)
+    if "tiled" in contract.sizes:
+        return
     tiles = -(-N // X)
     known = contract.sizes.setdefault("U", tiles)
     contract.require(
         known == tiles, "live_blocks", f"[U={tiles}] for N={N} tokens by {X}", f"U = {known}"
     )
+
+
+def tile_pointers(contract: Contract) -> tuple[str | None, str | None, str | None]:
+    """What says where a batch's tiles lie; nothing does where tile u begins at token u*X."""
+    if "tiled" in contract.sizes:
+        return "tile_first", "tile_tokens", "tile_count"
+    return None, None, None
 
 
 def check_sharers(contract: Contract, sharers: int) -> int:

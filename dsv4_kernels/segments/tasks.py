@@ -72,23 +72,60 @@ def heads_tasks(contract: Contract, block_h: int) -> int:
 
 
 @triton.jit
-def rows_task(
-    task, N, H: tl.constexpr, X: tl.constexpr, ROW_TILES: tl.constexpr, BLOCK_R: tl.constexpr
-):
-    """BLOCK_R of the X*H rows - heads of one token after the other - that share a tile's KV: the
-    tile, the first row of all, and which of the rows there are, [BLOCK_R, 1]."""
-    u = (task // ROW_TILES).to(tl.int64)
-    r0 = task % ROW_TILES * BLOCK_R
-    inside = r0 + tl.arange(0, BLOCK_R) < tl.minimum(X, N - u * X) * H
-    return u, u * (X * H) + r0, inside[:, None]
+def tile_count(N, tile_count_ptr, X: tl.constexpr):
+    """Tiles of tokens that share their KV; one behind the other where no pointer says which."""
+    if tile_count_ptr is None:
+        return tl.cdiv(N, X)
+    else:
+        return tl.load(tile_count_ptr)
 
 
 @triton.jit
-def rows_at(task, N, H: tl.constexpr, X: tl.constexpr, TASKS: tl.constexpr, TASK_R: tl.constexpr):
+def shared_rows(u, N, tile_first_ptr, tile_tokens_ptr, H: tl.constexpr, X: tl.constexpr):
+    """Of the rows - heads of one token after the other - a tile's first, and how many it has."""
+    if tile_first_ptr is None:
+        return u * (X * H), tl.minimum(X, N - u * X) * H
+    else:
+        first = tl.load(tile_first_ptr + u).to(tl.int64)
+        return first * H, tl.load(tile_tokens_ptr + u) * H
+
+
+@triton.jit
+def rows_task(
+    task,
+    N,
+    tile_first_ptr,
+    tile_tokens_ptr,
+    H: tl.constexpr,
+    X: tl.constexpr,
+    ROW_TILES: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+):
+    """BLOCK_R of the rows that share a tile's KV: the tile, the first row of all, and which of the
+    rows there are, [BLOCK_R, 1]."""
+    u = (task // ROW_TILES).to(tl.int64)
+    r0 = task % ROW_TILES * BLOCK_R
+    first, rows = shared_rows(u, N, tile_first_ptr, tile_tokens_ptr, H, X)
+    inside = r0 + tl.arange(0, BLOCK_R) < rows
+    return u, first + r0, inside[:, None]
+
+
+@triton.jit
+def rows_at(
+    task,
+    N,
+    tile_first_ptr,
+    tile_tokens_ptr,
+    H: tl.constexpr,
+    X: tl.constexpr,
+    TASKS: tl.constexpr,
+    TASK_R: tl.constexpr,
+):
     """TASK_R of those rows: the tile, the first row of all, and how many there are, if any."""
     u = (task // TASKS).to(tl.int64)
     r0 = task % TASKS * TASK_R
-    return u, u * (X * H) + r0, tl.minimum(tl.minimum(X, N - u * X) * H - r0, TASK_R)
+    first, rows = shared_rows(u, N, tile_first_ptr, tile_tokens_ptr, H, X)
+    return u, first + r0, tl.minimum(rows - r0, TASK_R)
 
 
 def rows_of_a_task(sizes: Mapping[str, int], most: int) -> int:

@@ -582,7 +582,9 @@ from batches import drawn_batch, hostile, run
 generator = torch.Generator().manual_seed({seed})
 for _ in range(8):
     wild = hostile(drawn_batch(generator), generator)
-    want = run(wild)
+    listed = wild.cmp_indices is not None or wild.ori_indices is not None
+    shared = dict(sharers=1 if listed else {sharers})
+    want = run(wild, **shared)
     fences = Fences({side!r})
     fenced = {{}}
     for name, value in vars(wild).items():
@@ -592,7 +594,7 @@ for _ in range(8):
         memory = fences.copy(value.as_strided((size,), (1,)))
         fenced[name] = memory.as_strided(value.shape, value.stride(), memory.storage_offset())
     out = fences.empty(want.shape, want.dtype)
-    got = run(dataclasses.replace(wild, **fenced), out=out, executor=fences.run)
+    got = run(dataclasses.replace(wild, **fenced), out=out, executor=fences.run, **shared)
     assert same_bytes(got, want)
 print("done", flush=True)
 """
@@ -600,11 +602,12 @@ print("done", flush=True)
 
 @pytest.mark.skipif(devices.best().type != "cpu", reason="guard pages are memory of the host")
 @pytest.mark.parametrize("side", ["before", "after"])
-def test_no_access_beside_a_tensor(side, seed):
+@pytest.mark.parametrize("sharers", [1, 8])
+def test_no_access_beside_a_tensor(sharers, side, seed):
     """Whatever the integers are; pools and tables end where their last page and row do."""
     folders = (HERE.parents[2], HERE.parents[1], HERE.parents[1] / "laws", HERE.parent)
     done = subprocess.run(
-        [sys.executable, "-c", FENCED.format(seed=seed, side=side)],
+        [sys.executable, "-c", FENCED.format(seed=seed, side=side, sharers=sharers)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
         capture_output=True,
         text=True,

@@ -26,6 +26,10 @@ HELD = (
     ("Ascend910_9392", Batch(64, 64, "SWA")),
     ("Ascend910_9392", Batch(128, 8, "HCA")),
     ("Ascend910B3", Batch(64, 512, requests=4)),
+    ("Ascend910B3", Batch(64, 512, "SWA", requests=4, sharers=8)),
+    ("Ascend910_9392", Batch(128, 512, "HCA", requests=4, sharers=2)),
+    ("Ascend910B3", Batch(64, 512, "HCA", requests=4, sharers=4)),
+    ("Ascend910B3", Batch(64, 512, "HCA", requests=4, sharers=8)),
 )
 
 
@@ -35,7 +39,8 @@ HELD = (
 def test_a_batch_keeps_its_claims(part, batch):
     kernels = batch.record(part_target(part), compiler.driver(part), {}, [*SEGMENTS])
     own = {*segments_on("npu")} - {"resolve_slots"}
-    assert {k.segment for k in kernels} == {"token_map", "resolve_requests", *own}
+    resolvers = {"tile_map", "shared_requests"} if batch.sharers > 1 else {"resolve_requests"}
+    assert {k.segment for k in kernels} == {"token_map", *resolvers, *own}
     assert any(k.label == "proj_b_dequant fp32" for k in kernels)
     for kernel in kernels:
         row = hold(kernel, batch.name, part)

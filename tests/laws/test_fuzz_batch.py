@@ -10,8 +10,19 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from batches import check, check_rows, drawn_batch, healed, hostile, run, same, slices_of_wider
+from batches import (
+    check,
+    check_rows,
+    drawn_batch,
+    healed,
+    hostile,
+    near,
+    run,
+    same,
+    slices_of_wider,
+)
 from dsv4_kernels import device as devices
+from dsv4_kernels.chains.attention import SHARING
 
 EXAMPLES = os.environ.get("FUZZ_EXAMPLES")  # None: `make test`
 
@@ -24,12 +35,23 @@ EXAMPLES = os.environ.get("FUZZ_EXAMPLES")  # None: `make test`
     suppress_health_check=[HealthCheck.too_slow],
     print_blob=True,
 )
-@given(seed=st.integers(0, 2**63 - 1), wave_tokens=st.sampled_from([128, 128, 5, 1]))
-def test_any_batch(seed: int, wave_tokens: int) -> None:
-    """As a server makes it; as slices of wider tensors; then with integers of any bits."""
+@given(
+    seed=st.integers(0, 2**63 - 1),
+    wave_tokens=st.sampled_from([128, 128, 5, 1]),
+    sharers=st.sampled_from([2, 4, 8]),
+    attention=st.sampled_from(SHARING["cuda" if devices.best().type == "cuda" else "npu"]),
+)
+def test_any_batch(seed: int, wave_tokens: int, sharers: int, attention: str) -> None:
+    """As a server makes it; as slices of wider tensors; then with integers of any bits; and with KV
+    moved once for tokens that share it, where there are no lists."""
     generator, device = torch.Generator().manual_seed(seed), devices.best()
     batch = drawn_batch(generator, step=8 if device.type == "cuda" else 1)
     got = check(batch, device)
     apart = dataclasses.replace(batch, **slices_of_wider(batch))
     assert same(run(apart, device, wave_tokens=wave_tokens), got)
-    check_rows(healed(hostile(batch, generator)), device, wave_tokens=wave_tokens)
+    wild = healed(hostile(batch, generator))
+    alone = check_rows(wild, device, wave_tokens=wave_tokens)
+    if batch.cmp_indices is None and batch.ori_indices is None:
+        options = dict(attention=attention, sharers=sharers, wave_tokens=wave_tokens)
+        near(run(batch, device, **options), got)
+        near(run(wild, device, **options), alone)

@@ -22,11 +22,16 @@ from dsv4_kernels.backends.hivm.memory import Space, View, dense
 from dsv4_kernels.backends.hivm.scalar import Function, functions
 from dsv4_kernels.backends.hivm.vector import is_aligned
 
-# What a scalar load of an argument gives: every slot is live and names the overlay's first row.
+# What a scalar load of an argument gives: every slot is live and names the overlay's first row. A
+# wave whose tokens share KV is 128 tokens of one request in tiles of 8.
 LOADED: dict[str, int] = {
     "live_blocks_ptr": 2**31 - 1,  # all of them
     "rows_ptr": 130,  # of the overlay, after a ring of one page of 128 rows
     "live_slots_ptr": 1,
+    "tile_blocks_ptr": 2**31 - 1,
+    "token_blocks_ptr": 2**31 - 1,
+    "tile_count_ptr": 16,
+    "tile_tokens_ptr": 8,
 }
 
 

@@ -91,9 +91,9 @@ MUTANTS = (
     ),
     wrong(
         "a window looks ahead",
-        "row = _rows_through(\n                            slot, (column < WINDOW) & (slot >= 0), "
+        "row = rows_through(\n                            slot, (column < WINDOW) & (slot >= 0), "
         "p - WINDOW + 1, p,",
-        "row = _rows_through(\n                            slot, (column < BLOCK_K) & (slot >= 0), "
+        "row = rows_through(\n                            slot, (column < BLOCK_K) & (slot >= 0), "
         "p - WINDOW + 1, p + BLOCK_K,",
         killed_by=f"{BATCH}test_a_table_is_garbage_behind_the_length_and_before_the_window",
     ),

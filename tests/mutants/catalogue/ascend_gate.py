@@ -38,8 +38,8 @@ MUTANTS = (
     ),
     batches(
         "a batch's tiles are its own",
-        "layer=self.layer, tiles=tiles,",
-        "layer=self.layer,",
+        "sharers=self.sharers, tiles=tiles,",
+        "sharers=self.sharers,",
         killed_by="test_a_breach_in_a_batch_is_the_commands",
     ),
     command(
@@ -290,8 +290,8 @@ MUTANTS = (
     ),
     chunk(
         "a batch is recorded in one form",
-        "for schedule, form, out_dtype in variants_on(target.kind):\n            sparse_attn(",
-        "for schedule, form, out_dtype in variants_on(target.kind)[:2]:\n            sparse_attn(",
+        "for schedule, form, out_dtype in variants_on(target.kind):\n            if sharers",
+        "for schedule, form, out_dtype in variants_on(target.kind)[:2]:\n            if sharers",
         killed_by="test_a_batch_keeps_its_claims",
     ),
     chunk(

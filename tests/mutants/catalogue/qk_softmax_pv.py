@@ -23,14 +23,14 @@ BF16_P = "tl.dot(p.to(tl.bfloat16), kv)"
 MUTANTS = (
     mutant(
         "scores ten times as large",
-        '"o", contract["softmax_scale"],',
-        '"o", 10.0 * contract["softmax_scale"],',
+        'contract["softmax_scale"], contract["q_stride"]',
+        '10.0 * contract["softmax_scale"], contract["q_stride"]',
         killed_by="test_against_reference[64-2-8]",
     ),
     mutant(
         "scores of zero",
-        '"o", contract["softmax_scale"],',
-        '"o", 0.0,',
+        'contract["softmax_scale"], contract["q_stride"]',
+        '0.0, contract["q_stride"]',
         killed_by="test_against_reference[64-2-8]",
     ),
     mutant(
@@ -108,8 +108,8 @@ MUTANTS = (
     ),
     mutant(
         "the query of another token",
-        "t = (u * X + x).to(tl.int64)",
-        "t = ((u + 1) % U * X + x).to(tl.int64)",
+        "t = (first + x).to(tl.int64)",
+        "t = ((first + x + 1) % N).to(tl.int64)",
         killed_by="test_against_reference[64-2-8]",
     ),
     mutant(
@@ -157,14 +157,16 @@ MUTANTS = (
     ),
     mutant(
         "the last sharer gets nothing",
-        "tl.minimum(X, N - u * X)",
-        "tl.minimum(X, N - u * X) - 1",
+        "tl.minimum(X, N - u * X) * H",
+        "(tl.minimum(X, N - u * X) - 1) * H",
+        file="dsv4_kernels/segments/tasks.py",
         killed_by="test_sharers_read_one_tile_of_kv[2]",
     ),
     mutant(
         "a last tile that is not full has X tokens",
-        "tl.minimum(X, N - u * X)",
-        "X",
+        "tl.minimum(X, N - u * X) * H",
+        "X * H",
+        file="dsv4_kernels/segments/tasks.py",
         killed_by="test_sharers_read_one_tile_of_kv[8]",
     ),
     sized(

@@ -35,7 +35,7 @@ MUTANTS = (
     ),
     mutant(
         "a task of rows goes on into the next tile",
-        "tl.minimum(tl.minimum(X, N - u * X) * H - r0, TASK_R)",
+        "tl.minimum(rows - r0, TASK_R)",
         "TASK_R",
         killed_by="tests/segments/test_qk.py::test_short_rows[144-4]",
     ),
