@@ -76,7 +76,7 @@ hopper-gate: $(HOPPER_INSTALLED)
 
 # What takes minutes or gigabytes: offsets past 2**31 elements, whole chains at full length.
 limits: $(INSTALLED)
-	@$(BIN)/python -m pytest -m limits tests/laws/test_limits.py --durations=0
+	@$(BIN)/python -m pytest -m limits tests/laws/test_limits.py tests/gates/test_layers.py --durations=0
 
 lint: $(INSTALLED)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

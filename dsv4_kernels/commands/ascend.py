@@ -21,7 +21,8 @@ from dsv4_kernels.gates.ascend.against_cpu import CAPACITY, LIVE, execute_chunk
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.gate import AscendRow, a_k_tile_facts, hold
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk, part_target
-from dsv4_kernels.gates.ascend.layers import count_layers, markdown
+from dsv4_kernels.gates.ascend.layer_table import breaches, markdown
+from dsv4_kernels.gates.ascend.layers import count_layers
 from dsv4_kernels.gates.batches import Batch, batches_of
 from dsv4_kernels.gates.chunk import Compiled
 from dsv4_kernels.gates.options import chosen_tiles, in_parallel, require_known
@@ -83,7 +84,10 @@ def ascend(
         # One part is enough: what is moved does not depend on the cores.
         counted = {preset: [*count_layers(parts[0], PRESETS[preset])] for preset in presets}
         print(markdown(counted))
-        return True
+        broken = [*breaches(counted)]
+        for breach in broken:
+            print(f"breach {breach}")
+        return not broken
     chosen = chosen_tiles(tiles, part_target(parts[0]))  # one family of devices, one set of tiles
     console = terminal.console(terminal.WIDTH, stderr=as_json)
     if compilations > 1 and not execute:

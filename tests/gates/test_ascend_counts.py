@@ -1,7 +1,9 @@
 """The walker of compiled IR against arithmetic by hand, and its refusals."""
 
+import numpy as np
 import pytest
 
+from dsv4_kernels.backends.hivm.memory import OutOfBounds
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend.counts import LOADED, count
 from dsv4_kernels.gates.ascend.gate import count_launches
@@ -78,6 +80,33 @@ def test_gather_kv_moves_each_row_once(compiled, mark, pieces):
     assert got.scalar_loads == T * (dims.index_columns // 128) + rows // 16 * (1 + pieces)
 
 
+def test_a_loaded_element_is_its_own(compiled):
+    """Marks and live blocks that differ by tile and run; what is not live is not looked at."""
+    dims, chunk = compiled
+    NB = dims.index_columns // 128
+    runs = np.resize([16, 5, 0], (T, NB * 8))
+    live_blocks = np.arange(T) % (NB + 1)
+    live = np.arange(NB * 8) < 8 * live_blocks[:, None]
+    pieces = np.select([runs == 16, runs == 5], [1, 2], 16)[live]
+    loaded = LOADED | {"runs_ptr": runs, "live_blocks_ptr": live_blocks}
+    got = count_launches(chunk["gather_kv"], loaded)
+    assert got.dma == 2 * pieces.sum()
+    assert got.scalar_loads == T * NB + live.sum() + pieces.sum()
+    assert got.gm_to_ub == live.sum() * 16 * dims.head_dim * 2
+
+
+@pytest.mark.parametrize("name", ["rows_ptr", "runs_ptr", "live_blocks_ptr"])
+def test_an_element_that_an_array_lacks_is_an_error(compiled, name):
+    dims, chunk = compiled
+    whole = dict(rows_ptr=T * dims.index_columns, live_blocks_ptr=T)
+    whole["runs_ptr"] = whole["rows_ptr"] // 16
+    values = np.full(whole[name], 130)
+    count_launches(chunk["gather_kv"], LOADED | {name: values})
+    message = f"element {len(values) - 1} of the {len(values) - 1} of {name}"
+    with pytest.raises(OutOfBounds, match=message):
+        count_launches(chunk["gather_kv"], LOADED | {name: values[:-1]})
+
+
 @pytest.mark.parametrize("segment", ["gather_kv", "qk_softmax_pv", "merge_finish", "merge_norm"])
 def test_work_is_linear_in_live_blocks(compiled, segment):
     """A block is a fifth of FLASH's and a ninth of PRO's; none leaves the tail only."""
@@ -144,8 +173,8 @@ BODY
 """
 
 
-def walk(body: str, n: int = 5, grid: int = 3):
-    return count(MODULE.replace("BODY", body), grid, {"x_ptr": None, "n": n})
+def walk(body: str, n: int = 5, grid: int = 3, loaded=LOADED):
+    return count(MODULE.replace("BODY", body), grid, {"x_ptr": None, "n": n}, loaded)
 
 
 def test_loops_maps_and_sizes():
@@ -189,6 +218,14 @@ def test_casts_of_bf16_off_32_bytes_are_counted(offset, source, target, seen):
     assert walk(body).unaligned_casts == seen
     swapped = body.replace("mode(%a, %b", "mode(%b, %a")
     assert walk(swapped).unaligned_casts == seen
+
+
+def test_an_element_before_an_array_is_an_error():
+    body = """\
+      %m = arith.constant -1 : index
+      %2 = memref.load %cast[%m] : memref<?xf32, strided<[1]>, #hivm.address_space<gm>>"""
+    with pytest.raises(OutOfBounds, match="element -1 of the 9 of x_ptr"):
+        walk(body, loaded={"x_ptr": np.zeros(9)})
 
 
 @pytest.mark.parametrize(

@@ -9,4 +9,7 @@
 | execute.py     | launches on CPU tensors, run as that IR on a model of the cores                |
 | against_cpu.py | every segment so executed, compared with the CPU path                          |
 | gate.py        | all of that held against what each segment claims                              |
+| layers.py      | what attention moves, counted by kind of layer with the indices that one has   |
+| layer_table.py | the same as a table, and the bounds that it is held to                         |
+| first_form.py  | what the form that this project began with moved, their baseline               |
 """

@@ -2,8 +2,8 @@
 
 The scalar part of the IR is run for every program of the grid (`backends/hivm/scalar.py`); each
 call of a library function is counted with the sizes that its operands really have. Data are not
-computed: a value loaded from memory comes from `LOADED`. An operation or a function that is not
-known is an error, never a zero.
+computed: a value loaded from memory is what `loaded` says, one for a whole argument or one for each
+of its elements. An operation or a function that is not known is an error, never a zero.
 """
 
 from __future__ import annotations
@@ -18,12 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from dsv4_kernels.backends.hivm.memory import Space, View, dense
+from dsv4_kernels.backends.hivm.memory import OutOfBounds, Space, View, dense
 from dsv4_kernels.backends.hivm.scalar import Function, functions
 from dsv4_kernels.backends.hivm.vector import is_aligned
 
-# What a scalar load of an argument gives: every slot is live and names the overlay's first row. A
-# wave whose tokens share KV is 128 tokens of one request in tiles of 8.
+# What a scalar load of an argument gives, by the argument's name: always this number, or the
+# array's element; 0 where an argument is not named.
+Loaded = Mapping[str, "int | np.ndarray[Any, Any]"]
+
+# Every slot is live and names the overlay's first row. A wave whose tokens share KV is 128 tokens
+# of one request in tiles of 8.
 LOADED: dict[str, int] = {
     "live_blocks_ptr": 2**31 - 1,  # all of them
     "rows_ptr": 130,  # of the overlay, after a ring of one page of 128 rows
@@ -113,7 +117,7 @@ def count(
     hivm: str,
     grid: int,
     arguments: Mapping[str, int | float | None],
-    loaded: Mapping[str, int] = LOADED,
+    loaded: Loaded = LOADED,
 ) -> Counts:
     """Walk every program of a launch.
 
@@ -122,7 +126,10 @@ def count(
             for both cores of a pair.
         grid: programs.
         arguments: the kernel's runtime arguments in the compiled order; None for a pointer.
-        loaded: what a scalar load of an argument gives; 0 for one that is not named.
+        loaded: as `Loaded` says; an array has the argument's elements as they lie in memory.
+
+    Raises ValueError for what is not known, OutOfBounds for a scalar load of an element that an
+    array of `loaded` does not have.
     """
     counts = Counts()
     lock = dense(Space("gm:lock", _NOTHING), 0, (0,), "i8")
@@ -151,7 +158,7 @@ def _require_known(function: Function) -> None:
 class _CountingCore:
     """What the scalar code drives where nothing is computed: a flag never holds anything up."""
 
-    def __init__(self, counts: Counts, loaded: Mapping[str, int], program: int, sub: int) -> None:
+    def __init__(self, counts: Counts, loaded: Loaded, program: int, sub: int) -> None:
         self._counts, self._loaded = counts, loaded
         self.program, self.sub = program, sub
         self._spaces: dict[str, Space] = {}
@@ -171,7 +178,14 @@ class _CountingCore:
 
     def load(self, view: View, index: tuple[int, ...], line: int) -> int:
         self._counts.scalar_loads += view.space.is_global
-        return self._loaded.get(view.space.name.removeprefix("gm:"), 0)
+        name = view.space.name.removeprefix("gm:")
+        values = self._loaded.get(name, 0)
+        if isinstance(values, int):
+            return values
+        element = view.element(index).offset // view.bits
+        if not 0 <= element < values.size:
+            raise OutOfBounds(f"element {element} of the {values.size} of {name}")
+        return values.item(element)
 
     def store(self, value: float, view: View, index: tuple[int, ...], line: int) -> None:
         pass

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend.against_cpu import Executed
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
-from dsv4_kernels.gates.ascend.counts import LOADED, Counts, count
+from dsv4_kernels.gates.ascend.counts import LOADED, Counts, Loaded, count
 from dsv4_kernels.gates.ascend.launches import PARTS, compile_chunk
 from dsv4_kernels.gates.ascend.memory import MemoryPlan, read_plan
 from dsv4_kernels.gates.chunk import Compiled
@@ -116,13 +116,13 @@ def _breaches(
         yield f"the compiler knows {plan.cube_cores} cube cores, {cube_cores} assumed"
 
 
-def count_launches(compiled: Compiled[AscendKernel], loaded: Mapping[str, int] = LOADED) -> Counts:
+def count_launches(compiled: Compiled[AscendKernel], loaded: Loaded = LOADED) -> Counts:
     """What the launches move and compute together; loaded: as `count` takes it."""
     first, *others = (count_launch(launch, loaded) for launch in compiled.launches)
     return sum(others, first)
 
 
-def count_launch(launch: AscendKernel, loaded: Mapping[str, int] = LOADED) -> Counts:
+def count_launch(launch: AscendKernel, loaded: Loaded = LOADED) -> Counts:
     """What a launch moves and computes, over all its programs; loaded: as `count` takes it."""
     arguments = {
         name: value if isinstance(value, int | float) else None

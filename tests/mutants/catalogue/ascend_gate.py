@@ -16,7 +16,15 @@ BATCH = "tests/gates/test_batch_gate.py"
 chunk = partial(Mutant, file="dsv4_kernels/gates/chunk.py", tests=BATCH)
 batches = partial(Mutant, file="dsv4_kernels/gates/batches.py", tests=BATCH)
 command = partial(Mutant, file="dsv4_kernels/commands/ascend.py", tests=BATCH)
+LAYERS = "tests/gates/test_layers.py"
+layers = partial(Mutant, file=f"{FOLDER}/layers.py", tests=LAYERS)
+table = partial(Mutant, file=f"{FOLDER}/layer_table.py", tests=LAYERS)
+first = partial(Mutant, file=f"{FOLDER}/first_form.py", tests=LAYERS)
 
+PAST = """\
+        if not 0 <= element < values.size:
+            raise OutOfBounds(f"element {element} of the {values.size} of {name}")
+"""
 LIMIT = "if max(used, claimed) > limit:"
 BUDGETS = "if used > claimed or (exact and used != claimed) or claimed > used * UB_SLACK:"
 OF_A_PART = "test_parts_have_the_cores_and_memories_that_the_compiler_knows"
@@ -324,27 +332,149 @@ MUTANTS = (
         "mine[name] for name",
         killed_by="test_proj_a",
     ),
-    Mutant(
-        "a tile's window is one token's",
-        "dims.window + self.sharers - 1",
-        "dims.window",
-        killed_by="test_columns_are_the_windows_of_all_sharers_and_the_slots",
-        file="dsv4_kernels/gates/ascend/layers.py",
-        tests="tests/gates/test_layers.py",
+    counts(
+        "the first element stands for all",
+        "return values.item(element)",
+        "return values.item(0)",
+        killed_by="test_a_loaded_element_is_its_own",
     ),
-    Mutant(
+    counts(
+        "two elements are one",
+        "element = view.element(index).offset // view.bits",
+        "element = view.element(index).offset // view.bits // 2 * 2",
+        killed_by="test_a_loaded_element_is_its_own",
+    ),
+    counts(
+        "a load past an array is any element",
+        PAST + "        return values.item(element)",
+        "        return values.item(element % values.size)",
+        killed_by="test_an_element_that_an_array_lacks_is_an_error[FLASH-runs_ptr]",
+    ),
+    counts(
+        "a load before an array is one from its end",
+        "if not 0 <= element < values.size:",
+        "if element >= values.size:",
+        killed_by="test_an_element_before_an_array_is_an_error",
+    ),
+    layers(
+        "links are not looked at",
+        "count_launches(kernel, loaded)",
+        "count_launches(kernel)",
+        killed_by="test_the_fused_form_is_held_to_what_its_gather_does[layer2-0.4-0.05-0.05]",
+    ),
+    layers(
+        "every token has marks of its own, whoever shares them",
+        "resolved(inputs, layer.sharers, TAIL",
+        "resolved(inputs, 1, TAIL",
+        killed_by="test_the_printed_table",
+    ),
+    layers(
+        "small pages are large ones",
+        "replace(dims, page_rows=SMALL_PAGE)",
+        "dims",
+        killed_by="test_the_printed_table",
+    ),
+    layers(
+        "nothing is out of order",
+        "if self.any_order:",
+        "if False:",
+        killed_by="test_the_links_are_those_of_the_layer",
+    ),
+    layers(
+        "unused slots are shuffled among the others",
+        "order = (places + (indices < 0)).argsort(dim=1)",
+        "order = places.argsort(dim=1)",
+        killed_by="test_any_order_names_the_same_rows",
+    ),
+    layers(
+        "the fixture has as many columns as the model",
+        'FIXTURE = Layer("CSA", 0, picks=256)',
+        'FIXTURE = Layer("CSA", 0)',
+        killed_by="test_of_the_seeds_fixture_153_blocks_of_384_are_live",
+    ),
+    layers(
         "attention's bytes are the whole chain's",
         'if "wo_a" in node.reads:',
         'if "wo_c" in node.reads:',
-        killed_by="test_csa_in_lanes_is_four_fifths_of_the_fused_form",
-        file="dsv4_kernels/gates/ascend/layers.py",
-        tests="tests/gates/test_layers.py",
+        killed_by="test_lanes_move_no_more_than_their_bounds[layer0-0.8-1.0-0.25]",
+    ),
+    table(
+        "lanes may move as many bytes as the first form, nothing linked",
+        '(_UNLINKED, "lanes"): Bound(0.80,',
+        '(_UNLINKED, "lanes"): Bound(1.00,',
+        killed_by="test_lanes_move_no_more_than_their_bounds[layer0-0.8-1.0-0.25]",
+    ),
+    table(
+        "a linked window saves no DMA",
+        '(_PICKS, "lanes"): Bound(0.80, 0.85,',
+        '(_PICKS, "lanes"): Bound(0.80, 1.0,',
+        killed_by="test_lanes_move_no_more_than_their_bounds[layer1-0.8-0.85-0.25]",
+    ),
+    table(
+        "the fused form's gather may load twice as much",
+        '(_ALL_SLOTS, "fused"): Bound(None, 0.05, 0.05)',
+        '(_ALL_SLOTS, "fused"): Bound(None, 0.05, 0.10)',
+        killed_by="test_the_fused_form_is_held_to_what_its_gather_does[layer3-0.4-0.05-0.05]",
+    ),
+    table(
+        "dead blocks may cost three quarters",
+        '(FIXTURE, "fused"): Bound(0.50, 0.50, None)',
+        '(FIXTURE, "fused"): Bound(0.75, 0.50, None)',
+        killed_by="test_the_fused_form_is_held_to_what_its_gather_does[layer4-0.5-0.5-None]",
+    ),
+    table(
+        "bounds are printed and not held",
+        "if bound is not None and share > bound:",
+        "if bound is not None and share > 2 * bound:",
+        killed_by="test_what_is_above_its_bound_is_a_breach",
+    ),
+    command(
+        "a layer above its bounds is no failure",
+        "        return not broken\n",
+        "        return True\n",
+        killed_by=f"{LAYERS}::test_what_is_above_its_bound_is_a_breach",
+    ),
+    first(
+        "dead slots were not stored",
+        "gather_dma=rows + live,",
+        "gather_dma=2 * live,",
+        killed_by="test_a_dead_slot_of_the_first_form_was_stored_but_not_loaded",
+    ),
+    first(
+        "the bias had its rows for nothing",
+        "scalar_loads=5 * rows",
+        "scalar_loads=3 * rows",
+        killed_by="test_the_first_form_as_it_was_counted[FLASH-640-moved1]",
+    ),
+    Mutant(
+        "a row is a column of every token that names it",
+        "columns = dict.fromkeys(raw for own in tile for raw in own if raw >= 0)",
+        "columns = [raw for own in tile for raw in own if raw >= 0]",
+        killed_by="test_the_windows_of_a_tile_are_its_tokens_more",
+        file="dsv4_kernels/inputs/shared.py",
+        tests="tests/inputs/test_shared.py",
+    ),
+    Mutant(
+        "a tile's slots stand between its windows",
+        "columns = sorted(columns, key=lambda raw: raw >= first_slot)",
+        "columns = sorted(columns, key=lambda raw: raw < 0)",
+        killed_by="test_every_token_names_what_it_named[HCA-700-8]",
+        file="dsv4_kernels/inputs/shared.py",
+        tests="tests/inputs/test_shared.py",
+    ),
+    Mutant(
+        "every token attends to all that its tile names",
+        "raw if raw in own else -1 for raw in columns",
+        "raw for raw in columns",
+        killed_by="test_every_token_names_what_it_named[SWA-200-8]",
+        file="dsv4_kernels/inputs/shared.py",
+        tests="tests/inputs/test_shared.py",
     ),
     Mutant(
         "a narrowing fixpipe is counted at its accumulator's width",
         "bits = target.bits if target.space.is_global else source.bits",
         "bits = source.bits",
-        killed_by="test_csa_in_lanes_is_four_fifths_of_the_fused_form",
+        killed_by="test_lanes_move_no_more_than_their_bounds[layer0-0.8-1.0-0.25]",
         file="dsv4_kernels/gates/ascend/counts.py",
         tests="tests/gates/test_layers.py",
     ),

@@ -24,7 +24,7 @@ MUTANTS = (
         "lanes take whole blocks only",
         'TAIL = {"lanes": FRACTAL}',
         'TAIL = {"lanes": 8 * FRACTAL}',
-        killed_by="tests/gates/test_layers.py::test_shared_windows_in_lanes",
+        killed_by="tests/gates/test_layers.py::test_lanes_move_no_more_than_their_bounds[layer2-0.4-0.05-0.05]",
     ),
     attention(
         "no inverse RoPE",
