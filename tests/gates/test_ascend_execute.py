@@ -37,9 +37,9 @@ def test_every_segment_is_executed_once_and_keeps_its_bound(part):
 
 
 def test_the_command_executes_the_very_code_that_it_holds(capsys):
-    code, rows = called(capsys, "inverse_rope", "row_quant")
+    code, rows = called(capsys, "merge_finish", "row_quant")
     assert code == 0
-    assert [row["segment"] for row in rows] == ["inverse_rope", "row_quant"]
+    assert [row["segment"] for row in rows] == ["merge_finish", "row_quant"]
     for row in rows:
         assert row["executed"]["code"] == row["code"]
         assert row["executed"]["races"] == 0

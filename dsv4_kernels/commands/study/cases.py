@@ -100,8 +100,11 @@ class Batch:
 
     def taken(self, buffers: Buffers) -> Buffers:
         """With the number of tokens that the map's memory says, and the first of each pair of
-        columns of the tables: references know the layout of a half only."""
-        tables = {name: buffers[name][:, ::2] for name in ("freqs_cos", "freqs_sin")}
+        columns of the tables ahead: references know the layout of a half only."""
+        tables = {
+            name: torch.cat([buffers[name][:, ::2]] * 2, dim=1)
+            for name in ("freqs_cos", "freqs_sin")
+        }
         return buffers | tables | {"tokens": len(buffers["request"])}
 
     def judged(self, out: torch.Tensor, handed_on: Mapping[str, torch.Tensor]) -> Judged:

@@ -20,6 +20,12 @@ MUTANTS = (
         killed_by="test_the_demo_holds[--decode-CSA]",
     ),
     case(
+        "a batch's tables are judged as half as wide",
+        "torch.cat([buffers[name][:, ::2]] * 2, dim=1)",
+        "buffers[name][:, ::2]",
+        killed_by="test_the_demo_holds[--decode-CSA]",
+    ),
+    case(
         "a mixed step is a decode step",
         "(mixed_step if mixed else decode_step)",
         "(decode_step if mixed else decode_step)",
