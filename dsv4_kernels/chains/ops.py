@@ -62,7 +62,7 @@ _BATCH_HEADS = _schema(seams.BATCH_HEADS, _MAY_BE_NONE)
 _COLUMNS = (
     "SymInt compress_ratio, SymInt window=128, float? softmax_scale=None, "
     'SymInt? max_seq_len=None, str rope_layout="interleaved", Tensor? ori_indices=None, '
-    "Tensor[]? token_map=None"
+    "Tensor[]? token_map=None, SymInt sharers=1"
 )
 _DTYPE = "ScalarType? out_dtype=None"
 _SCHEDULE = 'str schedule="decoupled"'
@@ -169,13 +169,14 @@ def _sparse_out(
     rope_layout: str = "interleaved",
     ori_indices: torch.Tensor | None = None,
     token_map: Any = None,
+    sharers: int = 1,
     schedule: str = "decoupled",
 ) -> None:
     named = dict(zip(batch.ARGUMENTS, args, strict=True))
     named |= dict(ori_indices=ori_indices, token_map=token_map)
     options: dict[str, Any] = dict(
         compress_ratio=compress_ratio, window=window, softmax_scale=softmax_scale,
-        max_seq_len=max_seq_len, rope_layout=rope_layout, schedule=schedule,
+        max_seq_len=max_seq_len, rope_layout=rope_layout, sharers=sharers, schedule=schedule,
     )  # fmt: skip
     # What a plan is bound to; pools, and tables behind a list, may be of any size.
     whole = ("q", "rope_cos", "wo_a", "wo_b", "cmp_indices", "ori_indices")
@@ -183,6 +184,8 @@ def _sparse_out(
     sizes += [_size(named[name])[1:2] for name in ("ori_kv", "cmp_kv")]
     if named["cmp_indices"] is None:
         sizes.append(_size(named["cmp_block_table"])[1:])
+    if sharers != 1:
+        sizes.append(_size(named["seq_lens"]))
     plan = kept.get(
         batch.OP,
         args[0],
@@ -208,6 +211,7 @@ def _sparse_shape(
     rope_layout: str = "interleaved",
     ori_indices: Any = None,
     token_map: Any = None,
+    sharers: int = 1,
     out_dtype: Any = None,
     schedule: str = "decoupled",
 ) -> torch.Tensor:
@@ -218,7 +222,7 @@ def _sparse_shape(
     )
     chain = batch.BatchChain(
         layout.fixed, softmax_scale=softmax_scale, rope_layout=rope_layout, schedule=schedule,
-        mapped=token_map is not None,
+        mapped=token_map is not None, sharers=sharers,
     )  # fmt: skip
     chain.check(layout.views(named))
     return args[0].new_empty((args[0].shape[0], args[12].shape[0]), dtype=_wanted(out_dtype))
@@ -246,12 +250,13 @@ def _sparse_heads_shape(
     rope_layout: str = "interleaved",
     ori_indices: Any = None,
     token_map: Any = None,
+    sharers: int = 1,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     q, seq_lens = args[0], args[7]
     *_, contract = seams.batch_half(
         _shapes(args), groups=groups, compress_ratio=compress_ratio, window=window,
         softmax_scale=softmax_scale, max_seq_len=max_seq_len, rope_layout=rope_layout,
-        ori_indices=_shape(ori_indices), token_map=_map_shape(token_map),
+        ori_indices=_shape(ori_indices), token_map=_map_shape(token_map), sharers=sharers,
     )  # fmt: skip
     shape = groups, q.shape[0], contract["J"]
     return q.new_empty(shape), seq_lens.new_empty((q.shape[0],))

@@ -99,6 +99,7 @@ def sparse_attn_heads(
     rope_layout: str = "interleaved",
     ori_indices: torch.Tensor | None = None,
     token_map: tuple[torch.Tensor, torch.Tensor] | None = None,
+    sharers: int = 1,
     out: torch.Tensor | None = None,
     live_slots: torch.Tensor | None = None,
     wave_tokens: int = WAVE_TOKENS,
@@ -111,7 +112,7 @@ def sparse_attn_heads(
     Args:
         q, ..., rope_sin: as `sparse_attn` takes them.
         groups: G, of the output projection for these heads; divides H.
-        compress_ratio, ..., token_map, wave_tokens, tiles: as there.
+        compress_ratio, ..., token_map, sharers, wave_tokens, tiles: as there; sharers is 1 on CUDA.
         out, live_slots: outputs, [G, T, J] bf16 and [T] int32; allocated if None.
 
     Returns (o_packed [G, T, J] bf16 with J = (H/G)*C, live_slots [T] int32), on the current stream
@@ -125,6 +126,7 @@ def sparse_attn_heads(
     half = batch_half(
         given, groups=groups, compress_ratio=compress_ratio, window=window,
         softmax_scale=softmax_scale, max_seq_len=max_seq_len, rope_layout=rope_layout,
+        sharers=sharers,
         ori_indices=ori_indices, token_map=token_map, tiles=tiles,
     )  # fmt: skip
     return _attention(*half, wave_tokens, out, live_slots)

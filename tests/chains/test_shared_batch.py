@@ -7,9 +7,16 @@ import torch
 
 from adversary import INT32_MAX, INT32_MIN, SMALL
 from batches import check, healed, hostile, near, on, run, same
-from dsv4_kernels import ContractError, SparseAttn, token_map
+from dsv4_kernels import (
+    ContractError,
+    SparseAttn,
+    grouped_o_proj,
+    sparse_attn_heads,
+    token_map,
+)
 from dsv4_kernels import device as devices
 from dsv4_kernels.buffers import most_tiles
+from dsv4_kernels.chains import ops  # noqa: F401 - registers torch.ops.dsv4
 from dsv4_kernels.inputs.batch import Request, make_batch
 from dsv4_kernels.segments.shared_requests import SHARED_REQUESTS
 from dsv4_kernels.segments.tile_map import TILE_MAP
@@ -100,6 +107,23 @@ def test_alone_packed_chunked_and_step_by_step(window, X, attention, seed, devic
             batch = make_batch(dims, (Request(end, size, key=9), *other), **make)
             parts.append(run(batch, device, **options)[:size])
         assert same(torch.cat(parts), want)
+
+
+@pytest.mark.skipif(devices.best().type == "cuda", reason="one_kernel is CUDA's default")
+def test_operators_share(seed, device):
+    """Of batches of any number of requests, in a workspace each; heads and their projection."""
+    dims = dataclasses.replace(SMALL, window=125)
+    for requests in (MIXED, (*MIXED, Request(0, 0)), MIXED[:2]):
+        batch = make_batch(dims, requests, ratio=3, listed=False, capacity=LIVE, seed=seed)
+        options = batch.options() | dict(sharers=8)
+        want = run(batch, device, sharers=8)
+        assert not same(run(batch, device), want)  # rounded otherwise
+        assert same(torch.ops.dsv4.sparse_attn(*on(device, batch).args(), **options).cpu(), want)
+        given = on(device, batch).args()
+        for heads in (sparse_attn_heads, torch.ops.dsv4.sparse_attn_heads):
+            packed, live = heads(*given[:11], groups=SMALL.groups, **options)
+            got = grouped_o_proj(packed, *given[11:], live_slots=live)
+            assert same(got.cpu(), want)
 
 
 @pytest.mark.skipif("fused" not in FORMS, reason="CUDA has no room for KV that stays")

@@ -83,6 +83,12 @@ MUTANTS = (
         killed_by=LAYERS,
     ),
     mutant(
+        "workspaces for tiles have room for the first batch's requests",
+        'if sharers != 1:\n        sizes.append(_size(named["seq_lens"]))',
+        "if sharers < 1:\n        sizes.append(())",
+        killed_by="tests/chains/test_shared_batch.py::test_operators_share",
+    ),
+    mutant(
         "a workspace keeps the weights of its first layer",
         "        self._mapped, self._fixed = named",
         "        self._first = named\n        self._mapped, self._fixed = named",

@@ -47,6 +47,12 @@ MUTANTS = (
         killed_by=OF_A_BATCH,
     ),
     mutant(
+        "tokens of a batch's heads share nothing",
+        "        sharers=sharers,\n",
+        "        sharers=1,\n",
+        killed_by="tests/chains/test_shared_batch.py::test_operators_share",
+    ),
+    mutant(
         "a batch's map of tokens is left aside",
         "token_map=token_map, tiles=tiles,",
         "token_map=None, tiles=tiles,",

@@ -37,6 +37,7 @@ MUTANTS = (
         "there is room for as many tiles as come",
         "(p >= 0) & (u < U)",
         "(p >= 0)",
+        killed_by="test_tiles_of_any_map[1-8]",
     ),
     tile_map(
         "a tile has its neighbour's first token too",
