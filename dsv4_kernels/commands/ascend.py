@@ -207,8 +207,7 @@ Job = tuple[str, str, Sequence[str], dict[str, Any], str | None]
 
 def _rows_of(job: Job) -> list[AscendRow]:
     preset, part, segments, tiles, save = job
-    chunk = compile_chunk(part, PRESETS[preset], tiles=tiles)
-    wanted = [compiled for compiled in chunk if compiled.segment in segments]
+    wanted = compile_chunk(part, PRESETS[preset], tiles=tiles, segments=segments)
     if save is not None:
         for compiled in wanted:
             _save(compiled, Path(save) / preset / part)

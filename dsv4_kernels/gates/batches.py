@@ -9,7 +9,6 @@ from typing import Any
 from dsv4_kernels.device import Target
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.gates.chunk import Compiled, RecordingDriver, record_batch
-from dsv4_kernels.segments import SEGMENTS
 
 
 @dataclass(frozen=True)
@@ -49,11 +48,10 @@ class Batch:
         segments: Sequence[str],
     ) -> list[Compiled[Any]]:
         """Its kernels, compiled: the resolvers, and of the others those of `segments`."""
-        compiled = record_batch(
+        return record_batch(
             target, driver, self.dims, tokens=self.tokens, requests=self.requests,
-            layer=self.layer, sharers=self.sharers, tiles=tiles,
+            layer=self.layer, sharers=self.sharers, tiles=tiles, segments=segments,
         )  # fmt: skip
-        return [c for c in compiled if c.segment not in SEGMENTS or c.segment in segments]
 
 
 # Decode of every rank that is deployed (FLASH on 1, 4 and 8 ranks, PRO on 1), for few tokens and

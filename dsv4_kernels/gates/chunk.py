@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -26,6 +26,7 @@ from dsv4_kernels.device import Target
 from dsv4_kernels.dims import LAYER_RATIOS, Dims
 from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
+from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.segment import Launch
 
 # Pages of the compressed pool and its table in the recorded chunk: 64 pages of 128 rows at ratio 4
@@ -146,12 +147,16 @@ class Compiled(Generic[_Launch]):
 
 
 def record(
-    target: Target, driver: RecordingDriver[_Launch], run: Callable[[Executor], object]
+    target: Target,
+    driver: RecordingDriver[_Launch],
+    run: Callable[[Executor], object],
+    segments: Collection[str] | None = None,
 ) -> list[Compiled[_Launch]]:
     """Compile every kernel that `run` launches for `target`, with all launches of the first chain
     that has it. A refusal is in the launch, not raised.
 
-    run: calls chains on meta tensors with the executor that it is given; called once.
+    run: calls chains on meta tensors with the executor that it is given; called once. segments: of
+    those that a chunk has only these, if not None.
     """
     driver.launches.clear()
     recorded: dict[Code, list[Node]] = {}
@@ -161,6 +166,8 @@ def record(
     def executor(nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
         known = {*recorded}
         for node in nodes:
+            if segments is not None and node.name in SEGMENTS and node.name not in segments:
+                continue
             code = code_of(node, waves[node.wave])
             if code is not None and code not in known:
                 recorded.setdefault(code, []).append(node)
@@ -198,11 +205,12 @@ def record_chunk(
     columns: int | None = None,
     sharers: int = 1,
     tiles: Mapping[str, Any] | None = None,
+    segments: Collection[str] | None = None,
 ) -> list[Compiled[_Launch]]:
     """Every kernel of both schedules and output dtypes, as one chunk asks for them.
 
     columns: K; a CSA layer's if None. sharers: neighbouring tokens that share their KV. tiles:
-    tiles to use instead of a segment's own, by segment.
+    tiles to use instead of a segment's own, by segment. segments: as `record` takes them.
     """
     inputs = meta_inputs(dims, tokens, columns or dims.index_columns)
 
@@ -220,7 +228,7 @@ def record_chunk(
                 tiles=tiles,
             )
 
-    return record(target, driver, run)
+    return record(target, driver, run, segments)
 
 
 def record_batch(
@@ -233,11 +241,13 @@ def record_batch(
     layer: str = "CSA",
     sharers: int = 1,
     tiles: Mapping[str, Any] | None = None,
+    segments: Collection[str] | None = None,
 ) -> list[Compiled[_Launch]]:
     """Every kernel of both schedules and output dtypes, as a batch of `sparse_attn` asks for them.
 
     tokens: T, the capacity. requests: S; one a token, as in decode, if None. layer: of
-    LAYER_RATIOS; the context is CONTEXT positions. sharers, tiles: as `record_chunk` takes them.
+    LAYER_RATIOS; the context is CONTEXT positions. sharers, tiles, segments: as `record_chunk`
+    takes them.
     """
     inputs = meta_batch(dims, tokens, tokens if requests is None else requests, layer)
 
@@ -257,7 +267,7 @@ def record_batch(
                 tiles=tiles,
             )
 
-    return record(target, driver, run)
+    return record(target, driver, run, segments)
 
 
 def meta_inputs(dims: Dims, tokens: int, columns: int) -> dict[str, Any]:

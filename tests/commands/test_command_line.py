@@ -42,7 +42,7 @@ WRONG = [
         "proj_a: `tiles` must be of block_t * block_r <= 1048576, got 1048576 * 128",
     ),
     (
-        f"ascend --segment proj_a --tile proj_a.block_t={2**40}",
+        f"ascend --preset PRO --part Ascend910B3 --segment proj_a --tile proj_a.block_t={2**40}",
         f"a block_t that is a power of two in 16..1048576, got block_t = {2**40}",
     ),
     ("accuracy --tokens 0", "`--tokens` must be at least 1, got 0"),

@@ -153,8 +153,8 @@ def test_other_cores_than_assumed_are_one():
 
 @pytest.fixture(scope="module")
 def proj_a() -> Compiled[AscendKernel]:
-    chunk = compile_chunk("Ascend910B3", PRESETS["FLASH"])
-    return next(c for c in chunk if c.segment == "proj_a")
+    (compiled,) = compile_chunk("Ascend910B3", PRESETS["FLASH"], segments=("proj_a",))
+    return compiled
 
 
 def held(compiled: Compiled[AscendKernel], part: str = "Ascend910B3", **launch: Any):

@@ -104,7 +104,7 @@ def test_narrower_tiles_of_one_group_move_more_than_a_tenth():
     found = {}
     for block_r in (128, 64):
         tiles = {"proj_a": ProjATiles(block_t=16, block_r=block_r)}
-        kernels = record_batch(target, driver, dims, tokens=8, tiles=tiles)
+        kernels = record_batch(target, driver, dims, tokens=8, tiles=tiles, segments=("proj_a",))
         [kernel] = [k for k in kernels if k.segment == "proj_a"]
         row = hold(kernel, "FLASH", "Ascend910B3")
         assert row.counts is not None

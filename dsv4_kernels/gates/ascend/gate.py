@@ -136,8 +136,7 @@ def a_k_tile_facts(part: str, preset: str) -> list[dict[str, Any]]:
     facts = []
     for a_k_tile in (128, 256, 512):
         tiles = {"proj_a": ProjATiles(a_k_tile=a_k_tile)}
-        chunk = compile_chunk(part, PRESETS[preset], tiles=tiles)
-        compiled = next(c for c in chunk if c.segment == "proj_a")
+        (compiled,) = compile_chunk(part, PRESETS[preset], tiles=tiles, segments=("proj_a",))
         plan, counts = read_plan(compiled.launch.hivm), count_launches(compiled)
         matmuls = sum(n for name, n in counts.calls.items() if name.startswith("mma"))
         programs = sum(launch.grid for launch in compiled.launches)

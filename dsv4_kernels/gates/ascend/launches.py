@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from dsv4_kernels.device import Target
@@ -36,9 +36,10 @@ def compile_chunk(
     columns: int | None = None,
     sharers: int = 1,
     tiles: Mapping[str, Any] | None = None,
+    segments: Collection[str] | None = None,
 ) -> list[Compiled[AscendKernel]]:
     """`record_chunk` for an Ascend part."""
     return record_chunk(
         part_target(part), compiler.driver(part), dims, tokens=tokens, columns=columns,
-        sharers=sharers, tiles=tiles,
+        sharers=sharers, tiles=tiles, segments=segments,
     )  # fmt: skip

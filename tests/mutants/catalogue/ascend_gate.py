@@ -32,10 +32,16 @@ CHUNK = "tests/gates/test_ascend_gate.py"
 PARTS = f"tests/gates/test_ascend_gate.py::{OF_A_PART}"
 
 MUTANTS = (
-    batches(
+    chunk(
         "segments that nobody asked for are compiled",
-        "if c.segment not in SEGMENTS or c.segment in segments]",
-        "]",
+        "node.name in SEGMENTS and node.name not in segments:",
+        "False:",
+        killed_by="test_the_command_has_a_row_for_a_batch",
+    ),
+    chunk(
+        "a batch's resolvers are left out where segments are named",
+        "node.name in SEGMENTS and node.name not in segments:",
+        "node.name not in segments:",
         killed_by="test_the_command_has_a_row_for_a_batch",
     ),
     batches(
