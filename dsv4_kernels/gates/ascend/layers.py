@@ -144,10 +144,9 @@ def _count(
             attention=attention,
             sharers=layer.sharers,
             groups_per_launch=dims.groups,
-            executor=lambda nodes, waves: executor(
-                [node for node in nodes if node.name in before], waves
-            ),
+            executor=executor,
         ),
+        segments=before,
     )
     slots = resolved(inputs, layer.sharers, TAIL.get(attention, BLOCK_COLUMNS))
     loaded = {f"{name}_ptr": values for name, values in slots.items()}
