@@ -34,6 +34,13 @@ MUTANTS = (
         killed_by="tests/segments/test_merge_norm.py::test_against_reference[64-16-22-2]",
     ),
     mutant(
+        "the last tokens of a chunk are a whole tile",
+        "return u * (X * H), tl.minimum(X, N - u * X) * H",
+        "return u * (X * H), X * H",
+        killed_by="tests/laws/test_guard_pages.py::"
+        "test_nothing_is_touched_beside_any_tensor[after]",
+    ),
+    mutant(
         "a task of rows goes on into the next tile",
         "tl.minimum(rows - r0, TASK_R)",
         "TASK_R",
