@@ -112,6 +112,7 @@ def first_failure(tree: Path, scratch: Path, tests: Sequence[str]) -> Failure | 
     report.unlink(missing_ok=True)
     output = tree / "output.txt"
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", witness.__name__]
+    options += ["-m", ""]  # a mutant may name a test that takes a minute
     options += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what the server imported
     own = {
         "OMP_NUM_THREADS": "1",  # a trial a core, as a rule

@@ -480,7 +480,7 @@ MUTANTS = (
         "a narrowing fixpipe is counted at its accumulator's width",
         "bits = target.bits if target.space.is_global else source.bits",
         "bits = source.bits",
-        killed_by="test_lanes_move_no_more_than_their_bounds[layer0-0.8-1.0-0.25]",
+        killed_by="test_the_printed_table",
         file="dsv4_kernels/gates/ascend/counts.py",
         tests="tests/gates/test_layers.py",
     ),

@@ -13,6 +13,19 @@ mutant = partial(
 
 MUTANTS = (
     mutant(
+        "a tile has indices of tokens past the chunk",
+        "mask = in_wave[:, None] & (k0 + k < K)[None, :]",
+        "mask = (x >= 0)[:, None] & (k0 + k < K)[None, :]",
+        killed_by="tests/laws/test_guard_pages.py::"
+        "test_nothing_is_touched_beside_any_tensor[after]",
+    ),
+    mutant(
+        "a token has 8192 columns at most",
+        "        for k0 in range(0, KP, BLOCK_K):\n            raw_ptr =",
+        "        for k0 in range(0, tl.minimum(KP, 8192), BLOCK_K):\n            raw_ptr =",
+        killed_by="tests/laws/test_limits.py::test_hca_at_a_million_tokens_in_lanes",
+    ),
+    mutant(
         "raw = -1 is a row of the ring",
         "usable & (raw >= 0)",
         "usable & (raw >= -1)",
