@@ -272,12 +272,15 @@ def test_a_graph_replays_other_batches_of_its_capacity(attention, npu, seed):
 
 def test_a_plan_has_room_for_its_requests(seed):
     """Fewer are a batch of its own; more have more tiles than it has room for."""
-    plan_of = mixed(0, seed, capacity=LIVE)
-    plan = SparseAttn(*plan_of.args(), **plan_of.options(), attention=FORMS[-1], sharers=8)
-    fewer = make_batch(SMALL, MIXED[:4], ratio=0, capacity=LIVE, seed=seed)
-    assert same(plan.run(*fewer.args()), run(fewer, attention=FORMS[-1], sharers=8))
-    more = make_batch(SMALL, (*MIXED, Request(0, 0)), ratio=0, capacity=LIVE, seed=seed)
-    with pytest.raises(ContractError, match="`seq_lens` must be of at most the plan's size, S=7"):
+    none = (Request(0, 0),) * 4
+    make = dict(ratio=0, capacity=LIVE, seed=seed)
+    plan_of = make_batch(SMALL, (*MIXED, *none), **make)
+    options = dict(attention=FORMS[-1], sharers=8)
+    plan = SparseAttn(*plan_of.args(), **plan_of.options(), **options)
+    fewer = make_batch(SMALL, MIXED[:4], **make)
+    assert same(plan.run(*fewer.args()), run(fewer, **options))
+    more = make_batch(SMALL, (*MIXED, *none, Request(0, 0)), **make)
+    with pytest.raises(ContractError, match="`seq_lens` must be of at most the plan's size, S=11"):
         plan.run(*more.args())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -94,6 +95,27 @@ def test_a_breach_in_a_batch_is_the_commands(capsys, monkeypatch):
 def test_a_batch_is_only_compiled(option, capsys):
     assert main(["ascend", "--batch", *option]) == 2
     assert "`--batch` goes without" in capsys.readouterr().err
+
+
+def test_what_lanes_move_of_a_packed_prefill():
+    """With KV by token and shared by 8, as gates/README.md says."""
+    words = " ".join((Path(batches.__file__).parent / "README.md").read_text().split())
+    part = "Ascend910B3"
+    moved, gathered = {}, {}
+    for layer in ("HCA", "SWA"):
+        for sharers in (1, 8):
+            batch = Batch(64, 512, layer, requests=4, sharers=sharers)
+            lanes = ["gather_kv", "qk", "softmax", "pv", "finish"]
+            kernels = batch.record(part_target(part), compiler.driver(part), {}, lanes)
+            rows = [hold(k, batch.name, part) for k in kernels if k.segment != "token_map"]
+            counts = {row.segment: row.counts for row in rows if row.counts is not None}
+            assert len(counts) == len(rows) == (6 if sharers == 1 else 7)
+            moved[layer, sharers] = round(sum(c.moved for c in counts.values()) / 2**20)
+            gathered[layer, sharers] = counts["gather_kv"].dma
+    of_hca = f"{moved['HCA', 8]} MiB before proj_a instead of {moved['HCA', 1]} in an HCA layer"
+    dmas = f"{gathered['HCA', 8]} DMAs in the gather instead of {gathered['HCA', 1]}"
+    of_swa = f"{moved['SWA', 8]} instead of {moved['SWA', 1]} in an SWA layer"
+    assert f"{of_hca}, with {dmas}, and {of_swa}" in words
 
 
 def test_narrower_tiles_of_one_group_move_more_than_a_tenth():
