@@ -217,7 +217,8 @@ class PrefillSparseAttn(Planned):
             QK, a softmax of whole rows, P.V and RoPE each by itself: fewer bytes, more launches, or
             "one_kernel", all of it in one, which Ascend refuses. They differ in rounding. Or
             "separate_tail": "fused", to the byte, with merge and RoPE each by itself. By default
-            the device's: "one_kernel" on CUDA, "fused" elsewhere.
+            the device's: "one_kernel" on CUDA, "fused" elsewhere. Lanes compile for their columns,
+            K in blocks of 128, or 128 and 16, 32 or 64: run each once before it is waited for.
         sharers: a promise of the caller's, 1, 2, 4 or 8: of so many neighbouring tokens, from the
             chunk's first on, a column of the indices names one KV row or is unused (-1, or past
             the length). Their KV is then moved once. What of it a token attends to is still its

@@ -21,11 +21,12 @@ from dsv4_kernels.launcher.overlap import critical_path, overlaps
 
 PART = "Ascend910B3"
 START = 4000  # position of the chunk, as the demo's
-RUNS = (  # layer, tokens, waves in flight, groups a launch
-    *(("CSA", tokens, flight, groups) for tokens, flight in ((128, 1), (1024, 1), (1024, 2))
-      for groups in (4, 8)),
-    ("SWA", 1024, 2, 4),
-    ("HCA", 1024, 2, 4),
+RUNS = (  # layer, form of attention, tokens, waves in flight, groups a launch
+    *(("CSA", "fused", tokens, flight, groups)
+      for tokens, flight in ((128, 1), (1024, 1), (1024, 2)) for groups in (4, 8)),
+    ("SWA", "fused", 1024, 2, 4),
+    ("HCA", "fused", 1024, 2, 4),
+    *((layer, "lanes", 1024, 2, 4) for layer in ("CSA", "SWA", "HCA")),
 )  # fmt: skip
 VECTOR_LANES = ("vector", "gather")  # both keep the vector cores busy
 
@@ -55,7 +56,13 @@ class Shares:
 
 
 def run_of(
-    preset: str, layer: str, schedule: str, tokens: int, groups_per_launch: int, in_flight: int
+    preset: str,
+    layer: str,
+    schedule: str,
+    tokens: int,
+    groups_per_launch: int,
+    in_flight: int,
+    attention: str = "fused",
 ) -> tuple[Counted, ...]:
     """The launches of a chunk from position START in waves of 128 tokens, as a plan issues them."""
     dims = PRESETS[preset]
@@ -66,6 +73,7 @@ def run_of(
             **meta_inputs(dims, tokens, columns),
             window=dims.window,
             schedule=schedule,
+            attention=attention,
             groups_per_launch=groups_per_launch,
             waves_in_flight=in_flight,
             executor=executor,
@@ -117,8 +125,8 @@ def _weighed(run: Sequence[Counted], weight: Callable[[Counts], int]) -> tuple[N
 
 
 def overlap_sheet(presets: Sequence[str] = tuple(PRESETS)) -> Sheet:
-    """CSA: one wave, eight with one workspace, eight with two in flight; and the default of the
-    other kinds of layer.
+    """CSA: one wave, eight with one workspace, eight with two in flight; the default of the other
+    kinds of layer; and attention in lanes.
 
     g: groups a launch. vector: bytes/vector instructions; mix: bytes/MACs/vector instructions;
     cube: bytes/MACs; all with path as `Shares`, in percent. calls: launches and events.
@@ -134,12 +142,13 @@ def overlap_sheet(presets: Sequence[str] = tuple(PRESETS)) -> Sheet:
 
 def _rows(presets: Sequence[str]) -> Iterator[list[str]]:
     for preset in presets:
-        for layer, tokens, in_flight, groups in RUNS:
+        for layer, attention, tokens, in_flight, groups in RUNS:
             for schedule in SCHEDULES:
-                found = shares(run_of(preset, layer, schedule, tokens, groups, in_flight))
+                run = run_of(preset, layer, schedule, tokens, groups, in_flight, attention)
+                found = shares(run)
                 vector, mix, cube = found.vector, found.mix, found.cube
                 yield [
-                    f"{preset} {layer}",
+                    f"{preset} {layer}" + ("" if attention == "fused" else f" {attention}"),
                     str(-(-tokens // WAVE_TOKENS)) + (f", {in_flight}" if tokens > 128 else ""),
                     schedule,
                     str(groups),

@@ -46,6 +46,17 @@ def test_most_vector_work_may_run_beside_cube_work():
     assert beside("row_barrier") == 72
 
 
+def test_lanes_of_one_wave_run_beside_those_of_another():
+    """Likewise in lanes: of the softmax too, which has more of the bytes than are left out."""
+    one, eight = (run_of("FLASH", "CSA", "decoupled", n, 4, 2, "lanes") for n in (128, 1024))
+    assert round(100 * shares(eight).vector.bytes) == 90
+    assert shares(one).vector.bytes < 0.2
+    softmax = [c.counts.moved for c in one if c.node.name == "softmax"]
+    vector = [c.counts.moved for c in one if c.node.lane in ("vector", "gather")]
+    assert sum(softmax) > 0.13 * sum(vector)
+    assert {c.node.lane for c in eight} == {"gather", "vector", "cube"}  # none is mixed
+
+
 def test_a_run_is_counted_as_it_is_issued():
     """Every launch of every wave; what of the same groups is counted once."""
     run = run_of("FLASH", "SWA", "decoupled", 256, 4, 2)

@@ -143,6 +143,22 @@ def test_a_chunk_compiles_nothing_behind_the_first(generator, in_service, device
         prefill_sparse_attn(*other.args(), window=other.window + 1, wave_tokens=1)
 
 
+def test_lanes_compile_once_for_their_columns(generator, in_service, device):
+    """In blocks, or a block with one of three tails; not for a K between."""
+
+    def run(K: int) -> None:
+        inputs = adversarial_inputs(SMALL, T=T, generator=generator, device=device, K=K)
+        prefill_sparse_attn(*inputs.args(), window=inputs.window, attention="lanes")
+
+    for K in (128, 144, 160, 192, 384):
+        run(K)
+    in_service()
+    for K in (1, 100, 129, 145, 150, 161, 191, 257, 300):
+        run(K)
+    with pytest.raises(CompiledInService):
+        run(385)
+
+
 def test_a_constant_that_is_new_compiles(in_service, device):
     """The law's own eyes are open: another page size, which is compiled in, is a new kernel."""
     batch = batch_of(device=device)

@@ -15,6 +15,12 @@ OWN = "test_bytes_macs_and_instructions_weigh_by_themselves"
 
 MUTANTS = (
     mutant(
+        "lanes are counted as the fused form",
+        "            attention=attention,\n",
+        "",
+        killed_by="test_lanes_of_one_wave_run_beside_those_of_another",
+    ),
+    mutant(
         "MACs weigh by their bytes",
         "_weighed(run, lambda counts: counts.macs),",
         "by_bytes,",

@@ -13,6 +13,13 @@ mutant = partial(
 
 MUTANTS = (
     mutant(
+        "there is a length of short rows that nobody is told of",
+        "SHORT_COLUMNS = (144, 160, 192)",
+        "SHORT_COLUMNS = (144, 160, 176, 192)",
+        tests="tests/laws/test_no_compile.py",
+        killed_by="test_lanes_compile_once_for_their_columns",
+    ),
+    mutant(
         "slots of a page size of no power of two are one off",
         "return slot // B",
         "return (slot + 1) // B",
