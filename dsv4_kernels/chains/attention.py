@@ -13,6 +13,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.segments import SEGMENTS
 from dsv4_kernels.segments.segment import Segment
+from dsv4_kernels.segments.slots import BLOCK_COLUMNS
 from dsv4_kernels.segments.tiles import FRACTAL
 
 Form = Callable[[Mapping[str, Segment], Mapping[str, int], int], Iterator[Node]]
@@ -70,7 +71,8 @@ FORMS: dict[str, Form] = {
     "one_kernel": one_kernel,
 }
 
-# The fewest columns of a row's last block; 128 where a form takes whole blocks only.
+# The fewest columns of a row's last block; 128 where a form takes whole blocks only, and on CUDA,
+# where KV of a block and a tail beside q of 64 rows is 240 KiB, of 227 of shared memory.
 TAIL = {"lanes": FRACTAL}
 
 # The first projection that takes a form's output as it lies, where it is not proj_a.
@@ -101,6 +103,12 @@ def form_of(op: str, attention: str | None, q: Any) -> str:
     contract = f"one of {forms} here ({_refusal(family)})"
     Contract(op).require(runs, "attention", contract, repr(attention))
     return attention
+
+
+def tail_of(form: str, q: Any) -> int:
+    """The fewest columns of a row's last block, on the device of these queries."""
+    on_cuda = isinstance(q, torch.Tensor) and device.family(q.device) == "cuda"
+    return BLOCK_COLUMNS if on_cuda else TAIL.get(form, BLOCK_COLUMNS)
 
 
 def _refusal(family: str) -> str:

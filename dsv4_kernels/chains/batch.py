@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from dsv4_kernels.buffers import BLOCK, WEIGHTS, Buffers
-from dsv4_kernels.chains.attention import form_of
+from dsv4_kernels.chains.attention import form_of, tail_of
 from dsv4_kernels.chains.node import node
 from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, WAVE_TOKENS, PrefillChain
 from dsv4_kernels.contract import Contract
@@ -206,9 +206,10 @@ class BatchPlan:
         )
         self._layout = layout_of(OP, named, **self._columns)
         self._mapped, self._fixed = named["token_map"] is not None, self._layout.fixed
+        form = form_of(OP, attention, named["q"])
         chain = BatchChain(
             self._fixed, softmax_scale=softmax_scale, rope_layout=rope_layout, mapped=self._mapped,
-            attention=form_of(OP, attention, named["q"]), **options,
+            attention=form, tail=tail_of(form, named["q"]), **options,
         )  # fmt: skip
         self.plan = Plan(
             chain, self._layout.views(named), wave_tokens=wave_tokens,

@@ -55,6 +55,7 @@ class PrefillChain:
         window: rows of the window ring.
         schedule, attention: forms of projection and attention.
         sharers: neighbouring tokens that share their KV.
+        tail: the fewest columns of a row's last block; the form's own if None.
         groups_per_launch: groups of the output projection per launch.
         tiles: tiles to use instead of a segment's own, by segment.
     """
@@ -75,13 +76,15 @@ class PrefillChain:
         schedule: str = "decoupled",
         attention: str = "fused",
         sharers: int = 1,
+        tail: int | None = None,
         groups_per_launch: int = GROUPS_PER_LAUNCH,
         tiles: Mapping[str, Tiles] | None = None,
     ) -> None:
         contract = Contract(self.op)
         contract.one_of("schedule", schedule, SCHEDULES)
         contract.one_of("attention", attention, attention_forms.FORMS)
-        self._tail = attention_forms.TAIL.get(attention, BLOCK_COLUMNS)
+        own = attention_forms.TAIL.get(attention, BLOCK_COLUMNS)
+        self._tail = own if tail is None else tail
         self._window = window
         self._sharers = check_sharers(contract, sharers)
         self._forms = attention_forms.FORMS[attention], projection_forms.FORMS[schedule]
@@ -255,12 +258,14 @@ class PrefillSparseAttn(Planned):
         **kwargs: Any,
     ) -> None:
         arguments = named(args, kwargs, {})
+        form = attention_forms.form_of(PrefillChain.op, attention, arguments["q"])
         self._plan = Plan(
             PrefillChain(
                 window=window,
                 schedule=schedule,
-                attention=attention_forms.form_of(PrefillChain.op, attention, arguments["q"]),
+                attention=form,
                 sharers=sharers,
+                tail=attention_forms.tail_of(form, arguments["q"]),
                 groups_per_launch=groups_per_launch,
                 tiles=tiles,
             ),

@@ -10,13 +10,14 @@ from batches import run, same
 from dsv4_kernels import (
     ContractError,
     PrefillSparseAttn,
+    SparseAttn,
     prefill_sparse_attn,
     prefill_sparse_attn_heads,
 )
 from dsv4_kernels.chains.attention import DEFAULTS, FORMS, form_of, forms_on
 from dsv4_kernels.device import Target, route
 from dsv4_kernels.dims import PRESETS
-from dsv4_kernels.gates.chunk import meta_inputs
+from dsv4_kernels.gates.chunk import meta_batch, meta_inputs
 from dsv4_kernels.inputs.batch import Request, make_batch
 from dsv4_kernels.inputs.prefill import make_inputs
 from reference.batch import as_raw
@@ -87,6 +88,20 @@ def test_ascend_refuses_it_before_anything_is_launched():
 def test_the_forms_of_a_family():
     assert forms_on("cuda") == forms_on("cpu") == [*FORMS]
     assert forms_on("npu") == ["fused", "lanes", "separate_tail"]
+
+
+@pytest.mark.parametrize(("kind", "columns"), [("cuda", 256), ("npu", 144), ("cpu", 144)])
+def test_lanes_take_whole_blocks_on_cuda(kind, columns):
+    """A chunk's 135 columns and a batch's; a block and a tail do not fit its shared memory."""
+    dims = PRESETS["FLASH"]
+    with routed(kind):
+        chunk = PrefillSparseAttn(
+            **meta_inputs(dims, 128, 135), window=128, attention="lanes", sharers=8
+        )
+        batch = SparseAttn(
+            **meta_batch(dims, 16, 2, "SWA"), compress_ratio=0, attention="lanes", sharers=8
+        )
+    assert [plan._plan._sizes["KP"] for plan in (chunk, batch)] == [columns] * 2
 
 
 def test_a_form_is_checked_by_the_device_of_the_queries():

@@ -14,6 +14,31 @@ node = partial(Mutant, file="dsv4_kernels/chains/node.py", tests="tests/launcher
 buffers = partial(Mutant, file="dsv4_kernels/buffers.py", tests="tests/launcher/test_lanes.py")
 
 MUTANTS = (
+    *(
+        Mutant(
+            wrong,
+            file=f"dsv4_kernels/chains/{file}.py",
+            old=old,
+            new=new,
+            tests="tests/chains/test_one_kernel.py",
+            killed_by="test_lanes_take_whole_blocks_on_cuda[cuda-256]",
+        )
+        for wrong, file, old, new in (
+            ("a tail on CUDA", "attention", "BLOCK_COLUMNS if on_cuda else ", ""),
+            (
+                "a chunk's tail on CUDA",
+                "prefill",
+                '                tail=attention_forms.tail_of(form, arguments["q"]),\n',
+                "",
+            ),
+            (
+                "a batch's tail on CUDA",
+                "batch",
+                'attention=form, tail=tail_of(form, named["q"]), ',
+                "attention=form, ",
+            ),
+        )
+    ),
     attention(
         "the gather shares the vector lane",
         'yield node(segments["gather_kv"], sizes, lane="gather")',
