@@ -105,10 +105,11 @@ def form_of(op: str, attention: str | None, q: Any) -> str:
     return attention
 
 
-def tail_of(form: str, q: Any) -> int:
-    """The fewest columns of a row's last block, on the device of these queries."""
+def tail_on(q: Any) -> int | None:
+    """The fewest columns of a row's last block, on the device of these queries; None where each
+    form has its own."""
     on_cuda = isinstance(q, torch.Tensor) and device.family(q.device) == "cuda"
-    return BLOCK_COLUMNS if on_cuda else TAIL.get(form, BLOCK_COLUMNS)
+    return BLOCK_COLUMNS if on_cuda else None
 
 
 def _refusal(family: str) -> str:

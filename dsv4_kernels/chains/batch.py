@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from dsv4_kernels.buffers import BLOCK, WEIGHTS, Buffers
-from dsv4_kernels.chains.attention import form_of, tail_of
+from dsv4_kernels.chains.attention import form_of, tail_on
 from dsv4_kernels.chains.node import node
 from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, WAVE_TOKENS, PrefillChain
 from dsv4_kernels.contract import Contract
@@ -209,7 +209,7 @@ class BatchPlan:
         form = form_of(OP, attention, named["q"])
         chain = BatchChain(
             self._fixed, softmax_scale=softmax_scale, rope_layout=rope_layout, mapped=self._mapped,
-            attention=form, tail=tail_of(form, named["q"]), **options,
+            attention=form, tail=tail_on(named["q"]), **options,
         )  # fmt: skip
         self.plan = Plan(
             chain, self._layout.views(named), wave_tokens=wave_tokens,

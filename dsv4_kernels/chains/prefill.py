@@ -265,7 +265,7 @@ class PrefillSparseAttn(Planned):
                 schedule=schedule,
                 attention=form,
                 sharers=sharers,
-                tail=attention_forms.tail_of(form, arguments["q"]),
+                tail=attention_forms.tail_on(arguments["q"]),
                 groups_per_launch=groups_per_launch,
                 tiles=tiles,
             ),

@@ -24,17 +24,17 @@ MUTANTS = (
             killed_by="test_lanes_take_whole_blocks_on_cuda[cuda-256]",
         )
         for wrong, file, old, new in (
-            ("a tail on CUDA", "attention", "BLOCK_COLUMNS if on_cuda else ", ""),
+            ("a tail on CUDA", "attention", "BLOCK_COLUMNS if on_cuda else None", "None"),
             (
                 "a chunk's tail on CUDA",
                 "prefill",
-                '                tail=attention_forms.tail_of(form, arguments["q"]),\n',
+                '                tail=attention_forms.tail_on(arguments["q"]),\n',
                 "",
             ),
             (
                 "a batch's tail on CUDA",
                 "batch",
-                'attention=form, tail=tail_of(form, named["q"]), ',
+                'attention=form, tail=tail_on(named["q"]), ',
                 "attention=form, ",
             ),
         )
