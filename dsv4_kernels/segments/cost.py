@@ -34,6 +34,12 @@ def moved(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> 
     return Cost(sum(map(size, tensors.values())))
 
 
+def moved_beside_pools(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
+    """`moved` for a resolver, which takes of the pools the shapes only."""
+    pools = ("ori_kv", "kv_overlay", "cmp_kv")
+    return moved({name: tensor for name, tensor in tensors.items() if name not in pools})
+
+
 def moved_of_heads(
     part: Literal["nope", "rope"], heads: Literal["o_packed", "o_heads"] = "o_packed"
 ) -> Callable[..., Cost]:

@@ -25,7 +25,7 @@ import triton.language as tl
 from dsv4_kernels.buffers import RUN_COLUMNS
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
-from dsv4_kernels.segments.cost import Cost, moved
+from dsv4_kernels.segments.cost import moved_beside_pools
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.slots import (
@@ -33,11 +33,11 @@ from dsv4_kernels.segments.slots import (
     NEG,
     POOL_GAP,
     bind_columns,
-    first_pieces,
     look_up,
     page_of,
     page_shift,
     pool_rows,
+    store_block,
 )
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
@@ -221,7 +221,6 @@ def _resolve_requests_kernel(
 ):
     # One task: a token, a block of columns at a time.
     k = tl.arange(0, BLOCK_K)
-    run = tl.arange(0, BLOCK_K // RUN)
     for n in range(tl.program_id(0), N, tl.num_programs(0)):
         t = n.to(tl.int64)
         r = tl.load(request_ptr + n)
@@ -284,11 +283,7 @@ def _resolve_requests_kernel(
                 if found > 0:
                     at = t * KP + live_blocks * BLOCK_K
                     inside = live_blocks * BLOCK_K + k < KP  # of the tail a part
-                    tl.store(rows_ptr + at + k, row, mask=inside)
-                    first_run = live_blocks * (BLOCK_K // RUN)
-                    runs_row_ptr = runs_ptr + t * (KP // RUN) + first_run
-                    pieces = first_pieces(row, BLOCK_K, RUN)
-                    tl.store(runs_row_ptr + run, pieces, mask=first_run + run < KP // RUN)
+                    store_block(rows_ptr, runs_ptr, n, row, live_blocks, KP, BLOCK_K, RUN)
                     tl.store(bias_ptr + at + k, tl.where(row >= 0, 0.0, DEAD), mask=inside)
                     live_blocks += 1
                 live_slots += found
@@ -306,6 +301,18 @@ TABLE_NUMBERS = tuple(
 )
 
 
+def pool_numbers(contract: Contract) -> tuple[str | int, ...]:
+    """What a resolver takes of both pools and their tables, and where the compressed rows begin."""
+    ori_rows, ori_page_rows = pool_rows(contract, "ori")
+    _, cmp_page_rows = pool_rows(contract, "cmp")
+    # The overlay of gather_kv has one row, that nothing names.
+    cmp_base = ori_rows + POOL_GAP + 1 + POOL_GAP
+    return (
+        contract["ori_pages"], ori_page_rows, "ori_table_columns", "ori_table_stride",
+        contract["cmp_pages"], cmp_page_rows, "cmp_table_columns", "cmp_table_stride", cmp_base,
+    )  # fmt: skip
+
+
 def _check_resolve(contract: Contract, **numbers: int) -> None:
     """Whoever makes the flat views has checked them: this binds."""
     contract.sizes |= numbers
@@ -316,22 +323,16 @@ def _check_resolve(contract: Contract, **numbers: int) -> None:
 
 def _launch_resolve(contract: Contract, target: Target, tiles: ResolveRequestsTiles) -> Launch:
     N, ori_B, cmp_B = (contract[letter] for letter in ("N", "ori_B", "cmp_B"))
-    ori_rows, ori_page_rows = pool_rows(contract, "ori")
-    _, cmp_page_rows = pool_rows(contract, "cmp")
     # Masked lanes read a clamped address, which must exist.
     ori_list = "ori_indices" if contract["W"] else "position"
     listed = "cmp_indices" if contract["I"] else "position"
-    # The overlay of gather_kv has one row, that nothing names.
-    cmp_base = ori_rows + POOL_GAP + 1 + POOL_GAP
     return Launch(
         _resolve_requests_kernel,
         target.grid("vector", N),
         (
             "request", "position", "ori_tables", "cmp_tables", ori_list, listed, "rows", "bias",
             "runs", "live_blocks", "live_slots",
-            contract["ori_pages"], ori_page_rows, "ori_table_columns", "ori_table_stride",
-            contract["cmp_pages"], cmp_page_rows, "cmp_table_columns", "cmp_table_stride",
-            cmp_base, contract["S"], N,
+            *pool_numbers(contract), contract["S"], N,
             contract["ori_indices_stride"], contract["cmp_indices_stride"],
             contract["cmp_columns"], contract["KP"],
         ),
@@ -345,12 +346,6 @@ def _launch_resolve(contract: Contract, target: Target, tiles: ResolveRequestsTi
     )  # fmt: skip
 
 
-def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
-    """Of the pools it takes the shapes only."""
-    pools = ("ori_kv", "cmp_kv")
-    return moved({name: tensor for name, tensor in tensors.items() if name not in pools})
-
-
 RESOLVE_REQUESTS = Segment(
     "resolve_requests", ResolveRequestsTiles,
     reads=(
@@ -362,5 +357,5 @@ RESOLVE_REQUESTS = Segment(
         *TABLE_NUMBERS, "window", "ori_listed", "compress_ratio", "listed", "cmp_columns",
         "tail",
     ),
-    check=_check_resolve, launch=_launch_resolve, cost=_cost,
+    check=_check_resolve, launch=_launch_resolve, cost=moved_beside_pools,
 )  # fmt: skip

@@ -26,7 +26,7 @@ import triton.language as tl
 from dsv4_kernels.buffers import RUN_COLUMNS
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
-from dsv4_kernels.segments.cost import Cost, moved
+from dsv4_kernels.segments.cost import moved_beside_pools
 from dsv4_kernels.segments.kernel import kernel
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.slots import (
@@ -37,11 +37,11 @@ from dsv4_kernels.segments.slots import (
     SLOTS,
     bind_sharers,
     check_slots,
-    first_pieces,
     look_up,
     page_of,
     page_shift,
     slot_numbers,
+    store_block,
     table,
 )
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
@@ -141,7 +141,6 @@ def _resolve_slots_kernel(
     # One task: a tile of X tokens, a block of columns at a time.
     x = tl.arange(0, X)
     k = tl.arange(0, BLOCK_K)
-    run = tl.arange(0, BLOCK_K // RUN)
     for u in range(tl.program_id(0), tl.cdiv(N, X), tl.num_programs(0)):
         t0 = (u * X).to(tl.int64)
         in_wave = u * X + x < N
@@ -164,11 +163,7 @@ def _resolve_slots_kernel(
             if tl.max(shared, axis=0) >= 0:
                 at = live_blocks * BLOCK_K
                 inside = at + k < KP  # of the tail a part
-                tl.store(rows_ptr + u.to(tl.int64) * KP + at + k, shared, mask=inside)
-                first_run = live_blocks * (BLOCK_K // RUN)
-                runs_row_ptr = runs_ptr + u.to(tl.int64) * (KP // RUN) + first_run
-                pieces = first_pieces(shared, BLOCK_K, RUN)
-                tl.store(runs_row_ptr + run, pieces, mask=first_run + run < KP // RUN)
+                store_block(rows_ptr, runs_ptr, u, shared, live_blocks, KP, BLOCK_K, RUN)
                 bias = tl.where(row >= 0, 0.0, DEAD)
                 bias_rows_ptr = bias_ptr + t0 * KP + at + x[:, None] * KP
                 mask = in_wave[:, None] & inside[None, :]
@@ -201,16 +196,11 @@ def _launch(contract: Contract, target: Target, tiles: ResolveSlotsTiles) -> Lau
     )  # fmt: skip
 
 
-def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
-    """Of the pools it takes the shapes only."""
-    pools = ("ori_kv", "kv_overlay", "cmp_kv")
-    return moved({name: tensor for name, tensor in tensors.items() if name not in pools})
-
-
 SEGMENT = Segment(
     "resolve_slots", ResolveSlotsTiles, reads=SLOTS,
     writes=("rows", "bias", "runs", "live_blocks", "live_slots"),
-    numbers=(*SLOT_NUMBERS, "sharers", "tail"), check=_check, launch=_launch, cost=_cost,
+    numbers=(*SLOT_NUMBERS, "sharers", "tail"), check=_check, launch=_launch,
+    cost=moved_beside_pools,
 )  # fmt: skip
 
 

@@ -14,25 +14,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 import triton.language as tl
 
 from dsv4_kernels.buffers import RUN_COLUMNS
 from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import Target
-from dsv4_kernels.segments.cost import Cost, moved
+from dsv4_kernels.segments.cost import moved_beside_pools
 from dsv4_kernels.segments.kernel import kernel
-from dsv4_kernels.segments.requests import TABLE_NUMBERS, batch_columns, rows_through
+from dsv4_kernels.segments.requests import (
+    TABLE_NUMBERS,
+    batch_columns,
+    pool_numbers,
+    rows_through,
+)
 from dsv4_kernels.segments.segment import Launch, Segment
 from dsv4_kernels.segments.slots import (
     BLOCK_COLUMNS,
     NEG,
-    POOL_GAP,
     bind_columns,
     check_sharers,
-    first_pieces,
     page_shift,
-    pool_rows,
+    store_block,
 )
 from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
@@ -102,7 +104,6 @@ def _shared_requests_kernel(
     WIDE: tl.constexpr = WINDOW + X - 1
     x = tl.arange(0, X)
     k = tl.arange(0, BLOCK_K)
-    run = tl.arange(0, BLOCK_K // RUN)
     for u in range(tl.program_id(0), tl.load(tile_count_ptr), tl.num_programs(0)):
         first_token = tl.load(tile_first_ptr + u)
         tokens = tl.load(tile_tokens_ptr + u)
@@ -155,11 +156,7 @@ def _shared_requests_kernel(
                 own = own & (row >= 0)[None, :]
                 at = live_blocks * BLOCK_K
                 inside = at + k < KP  # of the tail a part
-                tl.store(rows_ptr + u.to(tl.int64) * KP + at + k, row, mask=inside)
-                first_run = live_blocks * (BLOCK_K // RUN)
-                runs_row_ptr = runs_ptr + u.to(tl.int64) * (KP // RUN) + first_run
-                pieces = first_pieces(row, BLOCK_K, RUN)
-                tl.store(runs_row_ptr + run, pieces, mask=first_run + run < KP // RUN)
+                store_block(rows_ptr, runs_ptr, u, row, live_blocks, KP, BLOCK_K, RUN)
                 bias_rows_ptr = bias_ptr + t0 * KP + at + x[:, None] * KP
                 mask = in_tile[:, None] & inside[None, :]
                 tl.store(bias_rows_ptr + k[None, :], tl.where(own, 0.0, DEAD), mask=mask)
@@ -190,10 +187,6 @@ def _check(contract: Contract, sharers: int, **numbers: int) -> None:
 
 def _launch(contract: Contract, target: Target, tiles: SharedRequestsTiles) -> Launch:
     N, ori_B, cmp_B = (contract[letter] for letter in ("N", "ori_B", "cmp_B"))
-    ori_rows, ori_page_rows = pool_rows(contract, "ori")
-    _, cmp_page_rows = pool_rows(contract, "cmp")
-    # The overlay of gather_kv has one row, that nothing names.
-    cmp_base = ori_rows + POOL_GAP + 1 + POOL_GAP
     return Launch(
         _shared_requests_kernel,
         target.grid("vector", N),
@@ -201,9 +194,7 @@ def _launch(contract: Contract, target: Target, tiles: SharedRequestsTiles) -> L
             "request", "position", "ori_tables", "cmp_tables", "tile_first", "tile_tokens",
             "tile_count", "tile_of", "rows", "bias", "runs", "tile_blocks", "token_blocks",
             "live_slots",
-            contract["ori_pages"], ori_page_rows, "ori_table_columns", "ori_table_stride",
-            contract["cmp_pages"], cmp_page_rows, "cmp_table_columns", "cmp_table_stride",
-            cmp_base, N, contract["cmp_columns"], contract["KP"],
+            *pool_numbers(contract), N, contract["cmp_columns"], contract["KP"],
         ),
         dict(
             X=contract["X"], WINDOW=contract["window"], RATIO=contract["compress_ratio"],
@@ -214,12 +205,6 @@ def _launch(contract: Contract, target: Target, tiles: SharedRequestsTiles) -> L
     )  # fmt: skip
 
 
-def _cost(tensors: Mapping[str, torch.Tensor], live_keys: int | None = None) -> Cost:
-    """Of the pools it takes the shapes only."""
-    pools = ("ori_kv", "cmp_kv")
-    return moved({name: tensor for name, tensor in tensors.items() if name not in pools})
-
-
 SHARED_REQUESTS = Segment(
     "shared_requests", SharedRequestsTiles,
     reads=(
@@ -228,5 +213,5 @@ SHARED_REQUESTS = Segment(
     ),
     writes=("rows", "bias", "runs", "tile_blocks", "token_blocks", "live_slots"),
     numbers=(*TABLE_NUMBERS, "window", "compress_ratio", "cmp_columns", "tail", "sharers"),
-    check=_check, launch=_launch, cost=_cost,
+    check=_check, launch=_launch, cost=moved_beside_pools,
 )  # fmt: skip

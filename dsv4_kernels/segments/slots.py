@@ -85,6 +85,21 @@ def first_pieces(row, BLOCK_K: tl.constexpr, RUN: tl.constexpr):
 
 
 @triton.jit
+def store_block(rows_ptr, runs_ptr, u, row, block, KP, BLOCK_K: tl.constexpr, RUN: tl.constexpr):
+    """Tile u's next live block, with so many before it: its rows, and how they split into runs. Of
+    a tail as many as there are."""
+    k = tl.arange(0, BLOCK_K)
+    run = tl.arange(0, BLOCK_K // RUN)
+    u64 = u.to(tl.int64)
+    at = block * BLOCK_K
+    tl.store(rows_ptr + u64 * KP + at + k, row, mask=at + k < KP)
+    first_run = block * (BLOCK_K // RUN)
+    runs_row_ptr = runs_ptr + u64 * (KP // RUN) + first_run
+    pieces = first_pieces(row, BLOCK_K, RUN)
+    tl.store(runs_row_ptr + run, pieces, mask=first_run + run < KP // RUN)
+
+
+@triton.jit
 def row_offset(row, page_rows, page_blocks, BLOCK: tl.constexpr, C: tl.constexpr):
     """Elements from a pool's first to those of a row, int64; page_rows is of `pool_rows`. For
     scalars where vectors divide in fp32, as Ascend's do."""

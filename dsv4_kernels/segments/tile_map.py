@@ -29,7 +29,7 @@ from dsv4_kernels.segments.tiles import KIB, Budget, Core, Tiles, extent
 
 @dataclass(frozen=True, kw_only=True)
 class TileMapTiles(Tiles):
-    """block_n: tokens at a time; a wave's are twice as few."""
+    """block_n: tokens at a time, twice those of a wave by default."""
 
     core: ClassVar[Core] = "AIV"
     block_n: int = extent(256)

@@ -138,10 +138,4 @@ MUTANTS = (
         "inside = at + k < KP + BLOCK_K",
         killed_by="test_the_tail_of_a_row[129-144]",
     ),
-    mutant(
-        "a tail has the marks of a whole block",
-        "pieces, mask=first_run + run < KP // RUN)",
-        "pieces)",
-        killed_by="test_the_tail_of_a_row[129-144]",
-    ),
 )

@@ -13,6 +13,18 @@ mutant = partial(
 
 MUTANTS = (
     mutant(
+        "a tail has the marks of a whole block",
+        "pieces, mask=first_run + run < KP // RUN)",
+        "pieces)",
+        killed_by="test_the_tail_of_a_row[129-144]",
+    ),
+    mutant(
+        "a tail has the rows of a whole block",
+        "row, mask=at + k < KP)",
+        "row)",
+        killed_by="test_the_tail_of_a_row[129-144]",
+    ),
+    mutant(
         "there is a length of short rows that nobody is told of",
         "SHORT_COLUMNS = (144, 160, 192)",
         "SHORT_COLUMNS = (144, 160, 176, 192)",
