@@ -181,7 +181,6 @@ def judge_chain(inputs: PrefillInputs, attn_out: torch.Tensor, schedule: str = "
     want = reference.prefill_sparse_attn(*cut.args(), window=cut.window, schedule=schedule)
     got = attn_out.cpu()[rows]
     assert bounds.relative_l2(got, want) <= bounds.CHAIN_REL_L2
-    assert bounds.cosine(got, want) >= bounds.CHAIN_COSINE
 
 
 def judge_rival_chain(inputs: PrefillInputs, attn_out: torch.Tensor) -> None:

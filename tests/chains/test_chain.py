@@ -13,11 +13,7 @@ from dsv4_kernels.buffers import BUFFERS
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from poison import Poison, is_sentinel
-from reference.bounds import (
-    ORACLE_REL_L2,
-    cosine,
-    relative_l2,
-)
+from reference.bounds import CHAIN_REL_L2, ORACLE_REL_L2, relative_l2
 
 
 def poisoned_chain(inputs: PrefillInputs, poison: Poison, **options) -> torch.Tensor:
@@ -44,13 +40,25 @@ def test_flash_size(layer, device, seed):
     inputs = make_inputs(
         PRESETS["FLASH"], layer=layer, tokens=128, start=4000, seed=seed, device=device
     )
-    check_chain(inputs, oracle=layer == "CSA")
+    check_chain(inputs, oracle=False)
 
 
 def test_pro_widths(device, seed):
     inputs = make_inputs(PRESETS["PRO"], tokens=4, start=5000, seed=seed, device=device)
     assert inputs.cmp_sparse_indices.shape[1] == 1152
     check_chain(inputs)
+
+
+def test_no_tolerance_is_twice_as_wide_as_it_must_be(device, seed):
+    """At full widths: where codes are few, it is chance whether one flips."""
+    inputs = make_inputs(PRESETS["FLASH"], tokens=4, start=4000, seed=seed, device=device)
+    out, arguments = chain(inputs), inputs.to("cpu").args()
+    for of, tolerance in (
+        (reference.prefill_sparse_attn, CHAIN_REL_L2),
+        (reference.oracle, ORACLE_REL_L2),
+    ):
+        found = relative_l2(out, of(*arguments, window=inputs.window))
+        assert tolerance / 2 < found <= tolerance
 
 
 @pytest.mark.parametrize("num_tokens", [0, 1, 127, 128])
@@ -222,7 +230,6 @@ def test_slot_order_matters_for_rounding_only(generator, device, seed):
         shuffled[t, :used] = shuffled[t, torch.randperm(used, generator=generator)]
     got = chain(dataclasses.replace(inputs, cmp_sparse_indices=shuffled))
     assert relative_l2(got, want) <= 1e-2  # flips of bf16 P and of codes, at small widths
-    assert cosine(got, want) >= 0.9999
 
 
 def test_holes_change_no_byte_within_a_block(device, seed):

@@ -21,13 +21,7 @@ from dsv4_kernels import (
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.inputs.prefill import make_inputs
 from dsv4_kernels.segments.proj_b import ProjBTiles
-from reference.bounds import (
-    CHAIN_COSINE,
-    CHAIN_REL_L2,
-    ORACLE_REL_L2,
-    cosine,
-    relative_l2,
-)
+from reference.bounds import CHAIN_REL_L2, ORACLE_REL_L2, relative_l2
 from reference.compare import compare
 from reference.proj_b import proj_b as proj_b_reference
 
@@ -147,7 +141,6 @@ def test_whole_chains(preset, tokens, start, device, seed):
     on_cpu = inputs.rows(rows).to("cpu")
     want = reference.prefill_sparse_attn(*on_cpu.args(), window=inputs.window)
     assert relative_l2(out[rows], want) <= CHAIN_REL_L2
-    assert cosine(out[rows], want) >= CHAIN_COSINE
 
 
 def test_hca_at_a_million_tokens_in_lanes(device, seed):

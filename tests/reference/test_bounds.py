@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
 from reference.bounds import (
+    EXP_ERROR,
     LAMBDA,
     Bound,
     U,
@@ -42,6 +45,11 @@ def test_a_deviation_is_held_to_its_own_elements_bound():
     assert found.share == pytest.approx(2 / 3)
     assert found.where == "[2]: 3 for 3.25"
     assert found.because == "why"
+    assert str(found) == (
+        "o_r: BROKEN: largest deviation 0.5 (2.00 of the bound), 66.7 % of elements differ; "
+        "worst [2]: 3 for 3.25; bound: why"
+    )
+    assert str(verdict([1.0], [1.0])).startswith("o_r: holds: ")
 
 
 def test_below_and_above_are_held_alike():
@@ -117,6 +125,13 @@ def test_a_rounded_result_moves_only_where_its_error_reaches_a_tie(exact, error,
     assert float(narrowed(x, e, torch.tensor(want).bfloat16())) == allowed
 
 
+def test_what_bounds_are_made_of():
+    ulp = torch.finfo(torch.float32).eps  # of 1, whose relative size is the largest
+    assert ulp / 2 == U
+    assert 2 * ulp == EXP_ERROR
+    assert 2 * 4096 * math.exp(-(LAMBDA**2) / 2) == pytest.approx(1e-10, rel=0.1)
+
+
 def test_a_sum_s_error_grows_with_the_root_of_its_terms():
     one = torch.ones(1, dtype=torch.float64)
     assert float(sum_error(1, one)) == 2 * LAMBDA * U
@@ -130,6 +145,10 @@ def test_exact_allows_nothing():
 
 
 def test_distances():
+    one = torch.ones(1, dtype=torch.float64)
+    assert relative_l2(one + 1e-9, one) == pytest.approx(1e-9)
+    near, axis = torch.tensor([1.0, 1e-5]).double(), torch.tensor([1.0, 0.0])
+    assert 1 - cosine(near, axis) == pytest.approx(5e-11, rel=1e-3)
     a, b = torch.tensor([3.0, 4.0]), torch.tensor([3.0, 4.5])
     assert relative_l2(b, a) == pytest.approx(0.1)
     assert relative_l2(a, torch.zeros(2)) == 5.0

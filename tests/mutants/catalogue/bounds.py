@@ -7,6 +7,8 @@ from mutants.mutant import Mutant
 mutant = partial(Mutant, file="reference/bounds.py", tests="tests/reference/test_bounds.py")
 
 HOLDS = "holds=bool((used <= 1).all()),"
+CONSTANTS = "test_what_bounds_are_made_of"
+WIDE = "tests/chains/test_chain.py::test_no_tolerance_is_twice_as_wide_as_it_must_be"
 DIFFERENCE = "(got64 - want64).abs()).nan_to_num(torch.inf, torch.inf)"
 
 MUTANTS = (
@@ -117,6 +119,60 @@ MUTANTS = (
         "Bound(0.0, because) for name",
         "Bound(U, because) for name",
         killed_by="test_exact_allows_nothing",
+    ),
+    mutant(
+        "twice the roundoff",
+        "U = 2.0**-24\n",
+        "U = 2.0**-23\n",
+        killed_by=CONSTANTS,
+    ),
+    mutant(
+        "sums may be off by a quarter more",
+        "LAMBDA = 8.0",
+        "LAMBDA = 10.0",
+        killed_by=CONSTANTS,
+    ),
+    mutant(
+        "exp functions of two ulp each",
+        "EXP_ERROR = 4 * U",
+        "EXP_ERROR = 8 * U",
+        killed_by=CONSTANTS,
+    ),
+    mutant(
+        "the chain may be off twice as far",
+        "CHAIN_REL_L2 = 2e-3",
+        "CHAIN_REL_L2 = 4e-3",
+        killed_by=WIDE,
+    ),
+    mutant(
+        "INT8 may cost twice as much",
+        "ORACLE_REL_L2 = 1.2e-2",
+        "ORACLE_REL_L2 = 2.4e-2",
+        killed_by=WIDE,
+    ),
+    mutant(
+        "a share is no percentage",
+        "{100 * self.share:.3g} %",
+        "{self.share:.3g} %",
+        killed_by="test_a_deviation_is_held_to_its_own_elements_bound",
+    ),
+    mutant(
+        "what holds is called broken",
+        '"holds" if self.holds else "BROKEN"',
+        '"BROKEN" if self.holds else "holds"',
+        killed_by="test_a_deviation_is_held_to_its_own_elements_bound",
+    ),
+    mutant(
+        "an angle in fp32",
+        "got.detach().cpu().double().flatten(), want.detach().cpu().double().flatten()",
+        "got.detach().cpu().float().flatten(), want.detach().cpu().float().flatten()",
+        killed_by="test_distances",
+    ),
+    mutant(
+        "a distance in fp32",
+        "got.detach().cpu().double(), want.detach().cpu().double()\n    distance",
+        "got.detach().cpu().float(), want.detach().cpu().float()\n    distance",
+        killed_by="test_distances",
     ),
     mutant(
         "a distance is not relative",
