@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import pytest
@@ -9,21 +10,27 @@ import torch
 
 from adversary import SMALL
 from dsv4_kernels.chains.prefill import SCHEDULES
-from dsv4_kernels.inputs.prefill import make_inputs
+from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from reference import prefill_segments
-from reference.bounds import Verdict
+from reference.bounds import Verdict, spacing
 from reference.chain_bounds import HANDED_ON, code_steps, judge_chain, whole
 from reference.oracle import attend
 
 Buffers = dict[str, torch.Tensor]
 
 
+def drawn(seed: int) -> PrefillInputs:
+    """Four tokens, the last of them without a slot."""
+    inputs = make_inputs(SMALL, tokens=4, start=60, seed=seed)
+    inputs.cmp_sparse_lens[3] = 0
+    return inputs
+
+
 def judged(
     seed: int, schedule: str = "decoupled", change: Callable[[Buffers], None] = lambda got: None
 ) -> dict[str, Verdict]:
     """Verdicts on the reference's own hand-overs, with something wrong in them."""
-    inputs = make_inputs(SMALL, tokens=4, start=60, seed=seed)
-    inputs.cmp_sparse_lens[3] = 0
+    inputs = drawn(seed)
     got = prefill_segments(*inputs.args(), window=inputs.window, schedule=schedule)
     change(got)
     return judge_chain(inputs.args(), got, window=inputs.window, schedule=schedule)
@@ -120,6 +127,9 @@ def test_a_wrong_scale_reaches_the_output(schedule, seed):
     assert broken(judged(seed, schedule, wrong)) == {"attn_out"}
 
 
+SPACING = 2.0**-18  # of fp32 around 63
+
+
 @pytest.mark.parametrize(
     ("want", "got", "steps"),
     [
@@ -129,6 +139,8 @@ def test_a_wrong_scale_reaches_the_output(schedule, seed):
         (63.4, 63.45, 0),
         (10.0, 12.6, 3),  # boundaries at 10.5, 11.5 and 12.5
         (63.5, 63.5, 1),  # a tie
+        (63.5 - 2 * SPACING, 63.5 - 2 * SPACING, 1),  # two spacings of fp32 reach it
+        (63.5 - 3 * SPACING, 63.5 - 3 * SPACING, 0),
         (-20.4, -20.6, 1),
     ],
 )
@@ -137,6 +149,12 @@ def test_steps_are_boundaries_in_between(want, got, steps):
     x, y = (torch.tensor([[[127.0, v]]]) for v in (want, got))
     found = code_steps(y, x, torch.round(x).to(torch.int8), by_token=False)
     assert found[0, 0].tolist() == [0, steps]
+
+
+def test_an_amax_is_1e_4_at_least():
+    o_r = torch.tensor([[[5e-5, 2e-5]]])  # 63.5 and 25.4 of 127
+    codes = torch.tensor([[[64, 25]]], dtype=torch.int8)
+    assert code_steps(o_r, o_r, codes, by_token=False)[0].tolist() == [[1, 0]]
 
 
 def test_an_amax_that_moves_moves_its_group_or_its_token():
@@ -163,21 +181,67 @@ def test_rows_behind_the_waves_that_ran_are_zeros(seed):
     assert broken(verdicts()) == {"attn_out"}
 
 
-def test_the_error_of_attention_is_of_its_rounding_s_size(seed):
-    """One slot: its row comes out as it is, P = 1 and no sum; 100 scores of 400: their error rules.
-
-    Two bounds by hand: HALF_BF16 and a spacing of the row, with a few fp32 roundings; and at least
-    four errors of a score, each above 400 spacings of fp32.
-    """
-    inputs = make_inputs(SMALL, tokens=1, start=60, seed=seed)
-    inputs.attn_sink[:] = -torch.inf
-    inputs.cmp_sparse_lens[:] = 1
+def test_the_error_of_attention_by_hand(seed):
+    """Three slots, two of them one row, and scores that are loud enough to count."""
+    inputs = make_inputs(SMALL, tokens=2, start=60, seed=seed)
+    inputs.q.mul_(10)
+    inputs.cmp_sparse_lens[:] = 3
+    indices = torch.full((2, 70), -1, dtype=torch.int32)  # two steps of 64 columns
+    indices[:, :3] = SMALL.window + torch.tensor([0, 1, 0])
+    inputs = dataclasses.replace(inputs, cmp_sparse_indices=indices)
     attended, error = attend(*inputs.args()[:12], window=inputs.window)
-    assert (error <= (2.0**-8 + 2.0**-7 + 2.0**-12) * 2 * attended.abs().amax()).all()
-    assert (error >= 2.0**-8 * attended.abs()).all()
-    inputs.q.mul_(100)
-    _, louder = attend(*inputs.args()[:12], window=inputs.window)
-    assert (louder.amax() - error.amax()) > 4 * 100 * 2.0**-24 * attended.abs().amax()
+
+    q, kv = inputs.q[0].double(), inputs.kv_overlay[[0, 1, 0]].double()
+    e = torch.exp(q @ kv.T / 64**0.5)
+    p = e / (e.sum(1, keepdim=True) + inputs.attn_sink.double().exp()[:, None])
+    magnitude = p @ kv.abs()
+    u = 2.0**-24
+    of_scores = (q.abs() @ kv.abs().T / 64**0.5).amax(1, keepdim=True)
+    score = (16 * 64**0.5 + 4) * u * of_scores
+    own = (2.0**-8 + 4 * score + (2 + 2) * 2 * 8 * u + 16 * 3**0.5 * u) * magnitude
+    first, second = own[:, -16:].view(-1, 8, 2).unbind(-1)  # of the pairs that are turned
+    cos, sin = inputs.freqs_cos[0, :8].double().abs(), inputs.freqs_sin[0, :8].double().abs()
+    turned = first * cos + second * sin, second * cos + first * sin
+    own[:, -16:] = torch.stack(turned, dim=-1).flatten(1)
+    rounded = own + spacing(attended[0].abs() + own, torch.bfloat16)
+    torch.testing.assert_close(error[0], rounded, rtol=1e-9, atol=0)
+
+
+def test_what_is_handed_on_by_hand(seed):
+    """One element of each deviates: by how much of its bound. The scales are a quarter larger, so
+    that an output reaches where bf16 is coarser."""
+    inputs = drawn(seed)
+    got = prefill_segments(*inputs.args(), window=inputs.window)
+    want = {name: tensor.clone() for name, tensor in got.items()}
+    got["scale"] *= 1.25
+    u = 2.0**-24
+
+    attended, error = attend(*inputs.args()[:12], window=inputs.window)
+    got["o_packed"][1, 1, 5] += 1  # of group 1, token 1: head 4, column 5
+    off = got["o_packed"][1, 1, 5].double() - attended[1, 4, 5]
+    used = {"o_packed": off.abs() / error[1, 4, 5]}
+
+    got["o_r"][2, 1, 3] += 1
+    off = got["o_r"][2, 1, 3].double() - want["o_r"][2, 1, 3].double()
+    magnitude = got["o_packed"][1, 2].double().abs() @ inputs.wo_a[1, 3].double().abs()
+    used["o_r"] = off / (16 * 256**0.5 * u * magnitude + u * want["o_r"][2, 1, 3].abs())
+
+    weights = inputs.wo_b.double() * inputs.wo_b_scale[:, None].double()
+    o_r, before = (
+        (of["codes"][1].double() * of["scale"][:, 1, None].double()).flatten() for of in (got, want)
+    )
+    out = want["attn_out"][1].double().abs()
+    allowed = ((o_r - before) @ weights.T).abs() + 2 * (2 + 4) * u * (o_r.abs() @ weights.abs().T)
+    step = spacing(out + allowed, torch.bfloat16)
+    column = int((step - spacing(out, torch.bfloat16)).argmax())
+    got["attn_out"][1, column] += 1
+    off = got["attn_out"][1, column].double() - want["attn_out"][1, column].double()
+    used["attn_out"] = off / (allowed + step)[column]
+    assert step[column] > spacing(out, torch.bfloat16)[column]
+
+    verdicts = judge_chain(inputs.args(), got, window=inputs.window, schedule="decoupled")
+    for name, of_bound in used.items():
+        assert verdicts[name].used == pytest.approx(float(of_bound), rel=1e-5), name
 
 
 def test_waves_are_joined_along_their_tokens():
