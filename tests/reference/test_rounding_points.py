@@ -21,6 +21,7 @@ def weights(generator) -> torch.Tensor:
 @pytest.fixture
 def inputs(weights, seed) -> PrefillInputs:
     inputs = make_inputs(SMALL, tokens=20, start=100, seed=seed)
+    inputs.cmp_sparse_lens[[3, 7]] = torch.tensor([0, 1], dtype=torch.int32)
     wo_b, wo_b_scale = quantise_rows(weights)
     return dataclasses.replace(inputs, wo_b=wo_b, wo_b_scale=wo_b_scale)
 

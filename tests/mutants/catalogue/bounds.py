@@ -1,10 +1,16 @@
-"""The judge, which stands behind every comparison with a reference."""
+"""The judge, which stands behind every comparison with a reference, and what it is handed."""
 
 from functools import partial
 
 from mutants.mutant import Mutant
 
 mutant = partial(Mutant, file="reference/bounds.py", tests="tests/reference/test_bounds.py")
+compare = partial(Mutant, file="reference/compare.py", tests="tests/reference/test_compare.py")
+points = partial(
+    Mutant,
+    file="reference/rounding_points.py",
+    tests="tests/reference/test_rounding_points.py",
+)
 
 HOLDS = "holds=bool((used <= 1).all()),"
 CONSTANTS = "test_what_bounds_are_made_of"
@@ -179,5 +185,23 @@ MUTANTS = (
         "return distance / size if size else distance",
         "return distance",
         killed_by="test_distances",
+    ),
+    compare(
+        "strides are lost on the way from an accelerator",
+        "if tensor.is_cpu or tensor.is_contiguous():",
+        "if True:",
+        killed_by="test_strides_survive_the_way_to_the_cpu",
+    ),
+    compare(
+        "an output that the reference does not make is not compared",
+        "(made,), strict=True)",
+        "(made,), strict=False)",
+        killed_by="test_every_output_is_compared",
+    ),
+    points(
+        "a token of one slot is dead",
+        "(live > 0)",
+        "(live > 1)",
+        killed_by="test_no_point_is_the_oracle",
     ),
 )
