@@ -6,13 +6,17 @@ import json
 import random
 
 import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from adversary import SMALL
 from dsv4_kernels import PrefillSparseAttn
 from dsv4_kernels import device as devices
 from dsv4_kernels.__main__ import main
 from dsv4_kernels.chains.prefill import SCHEDULES, wave_nodes
-from dsv4_kernels.commands.swimlane import command
+from dsv4_kernels.commands import terminal
+from dsv4_kernels.commands.swimlane import command, picture
 from dsv4_kernels.commands.swimlane.command import record
 from dsv4_kernels.dims import PRESETS, Dims
 from dsv4_kernels.inputs.prefill import make_inputs
@@ -80,18 +84,26 @@ def test_every_launch_is_recorded_once(device, seed):
 
 @pytest.mark.parametrize(("makespans", "median"), [((5, 1, 3), 3), ((9, 7, 2, 8, 1), 7)])
 def test_of_the_runs_the_one_of_median_makespan_is_shown(makespans, median, monkeypatch, seed):
-    """The first run, which compiles, is none of them."""
+    """The first, which compiles, is none of them, and is waited for; the schedules take turns."""
     node = issued(FLASH, 1, "decoupled", 8)[0]
+    seen = []
 
     class Clock(HostClock):
+        def __call__(self, nodes, waves):
+            seen.append(len(nodes))
+
         def read(self):
             return [(Span(node, 0, end),) for end in (0.5, *makespans)]
 
     monkeypatch.setattr(command, "HostClock", Clock)
     monkeypatch.setattr(command.devices, "stream_api", lambda device: None)
+    monkeypatch.setattr(command.devices, "synchronize", seen.append)
     inputs = make_inputs(SMALL, tokens=1, seed=seed)
-    (timeline,) = record(inputs, ["decoupled"], 8, len(makespans), lambda: None)
-    assert timeline.makespan == median
+    timelines = record(inputs, SCHEDULES, 1, len(makespans), lambda: None)
+    assert [timeline.makespan for timeline in timelines] == [median] * 2
+    turn = [len(issued(SMALL, 1, schedule, 1)) for schedule in SCHEDULES]
+    assert turn[0] != turn[1]
+    assert seen == [*turn, inputs.q.device, *turn * len(makespans)]
 
 
 def test_launches_that_overlap_have_a_critical_path():
@@ -101,6 +113,106 @@ def test_launches_that_overlap_have_a_critical_path():
     assert overlapping.critical_path == (0,)
     one_by_one = Timeline("decoupled", (Span(second, 4, 5), Span(first, 0, 4)))
     assert one_by_one.critical_path == ()
+
+
+# Of two lanes; the second launch of the cube waited for the vector core's.
+DRAWN = Timeline(
+    "decoupled",
+    (
+        Span(Node("proj_a", "cube", writes=("o_r",)), 0, 1000),
+        Span(Node("group_quant", "vector", reads=("o_r",), writes=("codes",)), 1000, 3000),
+        Span(Node("gather_kv", "gather"), 500, 2500),
+        Span(Node("proj_b", "cube", reads=("codes",)), 3250, 4000),
+    ),
+)
+QUICK = Timeline("quick", (Span(Node("proj_a", "cube"), 0, 2000),))
+
+
+def test_a_trace_has_a_process_for_a_schedule_and_a_thread_for_a_lane():
+    written = command.trace([DRAWN, QUICK], "of what")
+    assert (written["displayTimeUnit"], written["otherData"]) == ("ms", {"title": "of what"})
+    events = written["traceEvents"]
+    names = [(e["pid"], e["args"]["name"]) for e in events if e["name"] == "process_name"]
+    assert names == [(1, "decoupled: 4.000 ms"), (2, "quick: 2.000 ms")]
+    for kind, values in (("thread_name", ("cube", "vector", "gather")),
+                         ("thread_sort_index", (1, 2, 3))):  # fmt: skip
+        said = [(e["pid"], e["tid"], *e["args"].values()) for e in events if e["name"] == kind]
+        assert said == [(pid, i, v) for pid in (1, 2) for i, v in enumerate(values, start=1)]
+    launches = [[*event.values()] for event in events if event["ph"] == "X"]
+    assert launches == [
+        ["X", "proj_a", "critical", 1, 1, 0, 1000],
+        ["X", "group_quant", "critical", 1, 2, 1000, 2000],
+        ["X", "gather_kv", "launch", 1, 3, 500, 2000],
+        ["X", "proj_b", "critical", 1, 1, 3250, 750],
+        ["X", "proj_a", "launch", 2, 1, 0, 2000],
+    ]
+
+
+def test_a_table_says_which_launches_made_the_makespan(capsys):
+    terminal.console(80).print(command._table(DRAWN), command._table(QUICK))
+    printed = [" ".join(line.split("│")).split() for line in capsys.readouterr().out.splitlines()]
+    assert ["proj_b", "cube", "3.250", "ms", "0.750", "ms", "yes"] in printed
+    assert ["gather_kv", "gather", "0.500", "ms", "2.000", "ms"] in printed
+    assert ["proj_a", "cube", "0.000", "ms", "2.000", "ms"] in printed
+
+
+def test_a_verdict_is_by_the_last_schedule_and_says_what_was_timed(monkeypatch):
+    monkeypatch.setattr(command.devices, "stream_api", lambda device: "streams")
+    assert command.verdict([DRAWN, DRAWN, QUICK], torch.device("cpu")) == (
+        "makespan decoupled / quick: 2.000, decoupled / quick: 2.000, medians of 5 runs; "
+        "a stream per lane, timed by events"
+    )
+
+
+def test_bars_are_where_and_as_long_as_launches_were():
+    """In milliseconds, a lane a row; behind those that made the makespan a darker one."""
+    axes = Figure().subplots()
+    picture._panel(axes, DRAWN, 4.32, {"cube": 0, "vector": 1, "gather": 2})
+    own = picture._COLOURS
+    rectangles = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
+    bars = [bar for bar in rectangles if round(bar.get_height(), 9) == picture._BAR]
+    found = [
+        (bar.get_y() + picture._BAR / 2, bar.get_x(), bar.get_width(), bar.get_facecolor())
+        for bar in bars
+        if bar.get_zorder() == 3
+    ]
+    assert found == [
+        (pytest.approx(0), 0, 1, own["proj_a"]),
+        (pytest.approx(1), 1, 2, own["group_quant"]),
+        (pytest.approx(2), 0.5, 2, own["gather_kv"]),
+        (pytest.approx(0), 3.25, 0.75, own["proj_b"]),
+    ]
+    behind = [(bar.get_x(), bar.get_width()) for bar in bars if bar.get_zorder() == 2]
+    assert behind == [(0, 1), (1, 2), (3.25, 0.75)]
+    assert axes.get_title(loc="left") == "decoupled: 4.000 ms"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["cube", "vector", "gather"]
+    assert [(text.get_text(), *text.get_position()) for text in axes.texts] == [
+        ("proj_a", 0.5, 0), ("proj_b", 3.625, 0), ("group_quant", 2, 1), ("gather_kv", 1.5, 2),
+    ]  # fmt: skip
+
+
+def test_a_label_is_on_its_bar_or_beside_it_or_nowhere():
+    """Of 1000 places a character takes 5.5: three fit 17 microseconds."""
+
+    def spans(*times):
+        names = ("abc", "proj[0:4]", "defgh")
+        return [Span(Node(n, "cube"), *at) for n, at in zip(names, times, strict=False)]
+
+    def said(*times):
+        return [*picture._labels(spans(*times), 1.0)]
+
+    assert said((0, 17)) == [(0.0085, "abc", "center")]
+    assert said((0, 16)) == [(0.016, "  abc", "left")]
+    assert said((0, 17), (100, 150)) == [
+        (0.0085, "abc", "center"), (0.125, "proj[0:4]", "center"),
+    ]  # fmt: skip
+    # In two lines, where the longer one fits.
+    parts = (Node("proj", "cube", parts=(("groups", range(4)),)), 100, 130)
+    assert [*picture._labels([Span(*parts)], 1.0)] == [(0.115, "proj\n[0:4]", "center")]
+    # What stands close behind is told with it, where the bar after those leaves room.
+    assert said((0, 10), (12, 20)) == [(0.02, "  abc, proj[0:4]", "left")]
+    assert said((0, 10), (12, 20), (100, 101)) == [(0.101, "  defgh", "left")]
+    assert said((0, 10), (30, 31)) == [(0.031, "  proj[0:4]", "left")]
 
 
 def test_a_makespan_ends_with_the_last_to_end():

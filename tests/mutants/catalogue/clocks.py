@@ -7,6 +7,11 @@ from mutants.mutant import Mutant
 TESTS = "tests/commands/test_swimlane.py"
 clock = partial(Mutant, file="dsv4_kernels/launcher/clocks.py", tests=TESTS)
 command = partial(Mutant, file="dsv4_kernels/commands/swimlane/command.py", tests=TESTS)
+picture = partial(
+    Mutant,
+    file="dsv4_kernels/commands/swimlane/picture.py",
+    tests="tests/commands/test_swimlane.py",
+)
 
 MEDIAN = "key=lambda timeline: timeline.makespan)[runs // 2]"
 
@@ -82,5 +87,65 @@ MUTANTS = (
         "in_time = sorted(self.launches, key=lambda launch: launch.begin)",
         "in_time = self.launches",
         killed_by="test_launches_that_overlap_have_a_critical_path",
+    ),
+    command(
+        "who runs first runs last the next time",
+        "for plan in plans:",
+        "for plan in plans[:: 1 - 2 * (run % 2)]:",
+        killed_by="test_of_the_runs_the_one_of_median_makespan_is_shown",
+    ),
+    command(
+        "runs are queued behind the one that compiles",
+        "        if run == 0:\n            devices.synchronize(device)\n",
+        "",
+        killed_by="test_of_the_runs_the_one_of_median_makespan_is_shown",
+    ),
+    command(
+        "no launch of a trace is critical",
+        'cat="critical" if place in timeline.critical_path else "launch"',
+        'cat="launch"',
+        killed_by="test_a_trace_has_a_process_for_a_schedule_and_a_thread_for_a_lane",
+    ),
+    command(
+        "a trace has a launch's end for its duration",
+        "dur=launch.duration,",
+        "dur=launch.end,",
+        killed_by="test_a_trace_has_a_process_for_a_schedule_and_a_thread_for_a_lane",
+    ),
+    command(
+        "every launch of a table made the makespan",
+        '["yes" if critical else ""]',
+        '["yes"]',
+        killed_by="test_a_table_says_which_launches_made_the_makespan",
+    ),
+    command(
+        "a ratio is to the first schedule",
+        "*others, base = timelines",
+        "base, *others = timelines",
+        killed_by="test_a_verdict_is_by_the_last_schedule_and_says_what_was_timed",
+    ),
+    picture(
+        "bars begin where they end",
+        "left=launch.begin / 1e3",
+        "left=launch.end / 1e3",
+        killed_by="test_bars_are_where_and_as_long_as_launches_were",
+    ),
+    picture(
+        "all bars are on the critical path",
+        "if place in timeline.critical_path:  # behind",
+        "if timeline.critical_path:  # behind",
+        killed_by="test_bars_are_where_and_as_long_as_launches_were",
+    ),
+    picture(
+        "a label is told with those far before it",
+        'if fits(" ", end, begin):',
+        "if False:",
+        killed_by="test_a_label_is_on_its_bar_or_beside_it_or_nowhere",
+    ),
+    picture(
+        "a label lies over the next bar",
+        "following.begin / 1e3 if following else span",
+        "span",
+        killed_by="test_a_label_is_on_its_bar_or_beside_it_or_nowhere",
     ),
 )
