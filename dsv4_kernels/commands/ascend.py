@@ -177,7 +177,7 @@ def _batch_table(held: dict[Batch, list[AscendRow]], part: str) -> Table:
         caption="proj_a, proj_b: bytes moved, as a multiple of their minimum, of each input and "
         "output once",
     )
-    for heading in ("kernels", "retries", "proj_a", "proj_b"):
+    for heading in ("kernels", "retry", "proj_a", "proj_b"):
         table.add_column(heading, justify="right")
     table.add_column("")
     for batch, rows in held.items():

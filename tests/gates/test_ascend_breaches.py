@@ -6,6 +6,7 @@ A plan that holds every claim is changed in one place at a time.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from triton.backends.ascend import compiler as ascend
 
 from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.ascend import compiler, gate
@@ -166,6 +168,8 @@ def test_the_rows_of_a_compiled_kernel_are_its_own(proj_a):
     row = held(proj_a)
     assert row.breaches == ()
     assert row.retries == ()
+    assert (row.launches, row.code) == (1, proj_a.launch.code)
+    assert row.compile_seconds == proj_a.launch.seconds > 0
     assert row.minimum_bytes == 2 * 8 * 4096 * (128 + 1024) + 4 * 128 * 8 * 1024
 
 
@@ -212,6 +216,57 @@ def test_the_end_of_a_buffer_is_its_place_and_its_size(proj_a):
     assert plan.used == {"UB": 0, "L1": 262144, "L0C": 65536}
 
 
+MIX = """\
+module attributes {"CUBE_CORE_COUNT", 24 : i32, "VECTOR_CORE_COUNT", 48 : i32, "UB_SIZE", 8192 : \
+i32, "L1_SIZE", 16384 : i32, "L0A_SIZE", 64 : i32, "L0C_SIZE", 32768 : i32, \
+hivm.module_core_type = #hivm.module_core_type<MIX>} {
+  func.func @k_infer_workspace_shape_function() -> index {
+    %c98304 = arith.constant 98304 : index
+  }
+  func.func @k_mix_aic(%arg0: i64) {
+    %c0 = arith.constant 0 : i64
+    %c512 = arith.constant 512 : i64
+    %0 = hivm.hir.pointer_cast(%c512) : memref<4x16x2xbf16, #hivm.address_space<cbuf>>
+    %1 = hivm.hir.pointer_cast(%c0) : memref<4x16x2xbf16, #hivm.address_space<cbuf>>
+    %2 = hivm.hir.pointer_cast(%c512) : memref<16x0xf32, #hivm.address_space<cc>>
+    %3 = hivm.hir.pointer_cast(%c0) : memref<16xf32, #hivm.address_space<cc>>
+    %4 = hivm.hir.pointer_cast(%c512) : memref<64xf32, #hivm.address_space<gm>>
+    %5 = arith.select %x, %0, %1 : memref<4x16x2xbf16, #hivm.address_space<cbuf>>
+    %6 = arith.select %x, %0, %4 : memref<4x16x2xbf16, #hivm.address_space<cbuf>>
+    %7 = arith.select %x, %4, %0 : memref<4x16x2xbf16, #hivm.address_space<cbuf>>
+    %cast = memref.cast %5 : memref<4x16x2xbf16> to memref<?x?x?xbf16>
+    func.call @nd2nz_bfloat16_t(%arg3, %cast) : () -> ()
+    func.call @nd2nz_bfloat16_t(%arg3, %1) : () -> ()
+  }
+  func.func @k_mix_aiv(%arg0: i64) {
+    %c96 = arith.constant 96 : i64
+    %0 = hivm.hir.pointer_cast(%c96) : memref<33xi1, #hivm.address_space<ub>>
+    %1 = hivm.hir.pointer_cast(%c96) : memref<8xf32, #hivm.address_space<ub>>
+    func.call @load_gm_to_ubuf_1d_float(%arg3, %1) : () -> ()
+  }
+}
+"""
+
+
+def test_a_plan_is_that_of_both_functions_of_a_pair():
+    """Of an empty buffer nothing counts, of global memory neither; eight bits are a byte, and nine
+    two."""
+    assert read_plan(MIX) == MemoryPlan(
+        core="MIX",
+        used={"UB": 96 + 32, "L1": 512 + 256, "L0C": 64},
+        limits={"UB": 1024, "L1": 2048, "L0C": 4096},
+        doubled=("L1 4x16x2xbf16",),
+        single_loads=("L1 4x16x2xbf16",),
+        workspace=98304,
+        one_vector_core=False,
+        cube_cores=24,
+        vector_cores=48,
+    )
+    bits = MIX.replace("<8xf32", "<25xi1").replace("<33xi1", "<24xi1")
+    assert read_plan(bits).used["UB"] == 96 + 4
+    assert read_plan(MIX.replace("workspace", "task")).workspace == 0
+
+
 def test_a_text_without_a_core_is_refused():
     with pytest.raises(ValueError, match=r"no hivm\.module_core_type"):
         read_plan("module {}")
@@ -221,11 +276,13 @@ def test_a_text_without_a_core_is_refused():
 
 
 def compiled_with(monkeypatch: pytest.MonkeyPatch, stderr: str, writes: bool = True) -> Any:
-    """`_compile` with a compiler that says this."""
+    """A launch compiled once more, by a compiler that says this; and its command."""
     asked: list[list[str]] = []
 
     def run(command: list[str], cwd: Any, **rest: Any) -> Any:
         asked.append(command)
+        assert (cwd / command[1]).read_text() == "x"
+        assert f"--save-temps={cwd}" in command
         if writes:
             (cwd / "module.hivm.opt.mlir").write_text("final")
         return subprocess.CompletedProcess(command, 1, "", stderr)
@@ -233,14 +290,16 @@ def compiled_with(monkeypatch: pytest.MonkeyPatch, stderr: str, writes: bool = T
     monkeypatch.setattr(compiler.subprocess, "run", run)
     options = SimpleNamespace(**dict.fromkeys(compiler._FLAGS))
     options.multibuffer, options.tile_mix_cube_loop = True, 2
-    return compiler._compile('x, mix_mode = "aic"', "Ascend910B3", options), asked[0]
+    stages = {"ttadapter": 'x, mix_mode = "aic"', "ttir": "y"}
+    launch = AscendKernel(stages=stages, options=options, retries=("before",))
+    return compiler.recompiled(launch, "Ascend910B3"), asked[0]
 
 
 def test_a_retry_is_read_off_the_compilers_words(monkeypatch):
     said = "[NOTE] UB overflow, retrying compilation without multi buffer\nother\n"
-    (text, notes), command = compiled_with(monkeypatch, said)
-    assert text == "final"
-    assert notes == ["UB overflow, retrying compilation without multi buffer"]
+    again, command = compiled_with(monkeypatch, said)
+    assert again.hivm == "final"
+    assert again.retries == ("UB overflow, retrying compilation without multi buffer",)
     flags = [flag for flag in command if flag.startswith("--") and "save-temps" not in flag]
     assert flags == [
         "--target=Ascend910B3",
@@ -248,12 +307,25 @@ def test_a_retry_is_read_off_the_compilers_words(monkeypatch):
         "--tile-mix-cube-loop=2",
         *(f"--{flag}=true" for flag in compiler._ALWAYS),
     ]
-    assert compiled_with(monkeypatch, "[NOTE] nothing of that kind")[0][1] == []
+    assert compiled_with(monkeypatch, "[NOTE] nothing of that kind")[0].retries == ()
 
 
-def test_without_a_text_the_errors_are_the_refusal(monkeypatch):
-    with pytest.raises(RuntimeError, match=r"^x: error: too large$"):
-        compiled_with(monkeypatch, "hivmc not found\nx: error: too large\n", writes=False)
+def test_the_flags_are_those_that_triton_ascend_gives():
+    """Each option's by its name, and what it always gives: read off its source."""
+    source = inspect.getsource(ascend.linalg_to_bin_enable_npu_compile_A2_A3)
+    given = re.findall(r'(\w+) = metadata\["(\w+)"\].*?"--([\w-]+)=\{\1\}', source, re.DOTALL)
+    assert {option: flag for _, option, flag in given} == compiler._FLAGS
+    assert {*compiler._ALWAYS} == {*re.findall(r'"--([\w-]+-compile)=true"', source)}
+
+
+@pytest.mark.parametrize(
+    ("said", "refusal"),
+    [("hivmc not found\n[NOTE] again\nx: error: large\n", "[NOTE] again\nx: error: large"),
+     ("killed", "killed")],
+)  # fmt: skip
+def test_without_a_text_the_errors_are_the_refusal(said, refusal, monkeypatch):
+    with pytest.raises(RuntimeError, match=f"^{re.escape(refusal)}$"):
+        compiled_with(monkeypatch, said, writes=False)
 
 
 def test_an_overflow_is_in_bytes():

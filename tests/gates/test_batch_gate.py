@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_kernels.__main__ import main
-from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.dims import LAYER_RATIOS, PRESETS
 from dsv4_kernels.gates import batches
 from dsv4_kernels.gates.ascend import compiler
 from dsv4_kernels.gates.ascend.gate import hold
@@ -55,7 +55,12 @@ def test_a_batch_keeps_its_claims(part, batch):
 def test_the_batches_are_of_every_rank_for_few_tokens_and_many():
     decode = {(batch.heads, batch.tokens) for batch in BATCHES if batch.requests is None}
     assert decode == {(heads, tokens) for heads in (8, 16, 64, 128) for tokens in (8, 64)}
-    assert any(batch.requests for batch in BATCHES)
+    assert {batch.layer for batch in BATCHES if batch.requests is None} == {*LAYER_RATIOS}
+    packed = {(b.heads, b.layer, b.sharers) for b in BATCHES if b.requests == 4 and b.tokens == 512}
+    by_token, shared = {(64, "CSA", 1), (128, "HCA", 1)}, {(64, "SWA", 8), (64, "HCA", 8)}
+    assert packed == by_token | shared | {(128, "HCA", 8)}
+    assert BATCHES[-1].name == "prefill HCA, 128 heads, T=512, 8 a tile"
+    assert len({batch.name for batch in BATCHES}) == len(BATCHES) == 8 + 2 + 5
     assert [batch.dims.heads for batch in BATCHES] == [batch.heads for batch in BATCHES]
     assert {batch.heads for batch in batches_of(["PRO"])} == {128}
     assert {*batches_of(["FLASH"])} | {*batches_of(["PRO"])} == {*BATCHES}

@@ -3,6 +3,9 @@
 import dataclasses
 import importlib.util
 import json
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,8 +13,9 @@ from dsv4_kernels.__main__ import main
 from dsv4_kernels.device import Target, cuda_target
 from dsv4_kernels.gates.batches import Batch
 from dsv4_kernels.gates.chunk import Compiled
-from dsv4_kernels.gates.hopper.compiler import HopperKernel
-from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, hold, hold_batch
+from dsv4_kernels.gates.hopper import compiler, gate, ptxas
+from dsv4_kernels.gates.hopper.compiler import CompileOnlyDriver, HopperKernel
+from dsv4_kernels.gates.hopper.gate import SHARED_LIMIT, HopperRow, hold, hold_batch
 from dsv4_kernels.gates.hopper.ptxas import Assembly, assemble, read_log
 from dsv4_kernels.gates.options import chosen_tiles
 from dsv4_kernels.segments import SEGMENTS
@@ -70,6 +74,43 @@ def test_what_is_not_the_log_of_one_kernel_is_an_error(log):
         read_log(log)
 
 
+def test_what_is_assembled_is_for_the_part_that_it_names(monkeypatch):
+    """With the flags that Triton gives; what the assembler refuses is no log."""
+    text = ".version 8.7\n.target sm_90a\n"
+    asked = []
+
+    def run(command, input, **rest):
+        asked.append((command, input))
+        return subprocess.CompletedProcess(command, int(len(asked) > 1), "", LOG)
+
+    monkeypatch.setattr(ptxas.subprocess, "run", run)
+    assert assemble(text, Path("there") / "ptxas") == read_log(LOG)
+    words = "there/ptxas -v -lineinfo --fmad=false --gpu-name=sm_90a - -o /dev/null"
+    assert asked == [(words.split(), text)]
+    with pytest.raises(RuntimeError, match="ptxas: ptxas info"):
+        assemble(text, Path("ptxas"))
+    with pytest.raises(ValueError, match=r"no \.target"):
+        assemble("nonsense", Path("ptxas"))
+
+
+def test_a_launch_is_recorded_as_it_was_asked_for(monkeypatch, tmp_path):
+    """With the PTX of Triton's cache, for compute capability 9.0."""
+    driver = CompileOnlyDriver("sm_90")
+    (tmp_path / "source.ptx").write_text(WGMMA)
+    files = {"source.ptx": str(tmp_path / "source.ptx")}
+    monkeypatch.setattr(compiler, "get_cache_manager", lambda of: {"its": SimpleNamespace(
+        get_file=files.get)}[of])  # fmt: skip
+    metadata = SimpleNamespace(hash="its", name="_k", num_warps=8, num_stages=3, shared=512)
+    launch = driver.launcher_cls(SimpleNamespace(name="source"), metadata)
+    launch(2, 3, 4, "stream", "more")
+    assert driver.launches == [HopperKernel("_k", 24, 8, 3, 512, WGMMA)]
+    files.clear()
+    with pytest.raises(FileNotFoundError, match="no PTX of `_k`"):
+        launch(1, 1, 1)
+    target = driver.get_current_target()
+    assert (target.backend, target.arch, target.warp_size) == ("cuda", 90, 32)
+
+
 def test_wgmma_is_counted_by_shape():
     other = "wgmma.mma_async.sync.aligned.m64n128k32.s32.s8.s8 {%r1}"
     row = hold(compiled(ptx=f"{WGMMA}\n{other}\n{WGMMA}\n"), "FLASH", FITS)
@@ -126,6 +167,16 @@ def test_a_dot_without_wgmma_is_one_and_a_vector_kernel_needs_none():
 def test_resident_programs(num_warps, registers, shared, resident):
     launch = compiled(num_warps=num_warps, shared=shared)
     assert hold(launch, "FLASH", Assembly(registers, 0, 0)).resident == resident
+
+
+def test_a_kernel_without_ptx_is_a_breach_in_the_compilers_words(monkeypatch):
+    monkeypatch.setattr(compiler, "require_upstream", lambda: Path("there"))
+    asked = []
+    monkeypatch.setattr(gate, "assemble", lambda *what: asked.append(what) or FITS)
+    whole, refused = gate._held([compiled(), compiled(ptx="", refusal=" no \n")], "PRO")
+    assert asked == [(WGMMA, Path("there") / "bin" / "ptxas")]
+    assert whole == hold(compiled(), "PRO", FITS)
+    assert refused == HopperRow("proj_a", "", "PRO", ("no",))
 
 
 # -- tiles and the command

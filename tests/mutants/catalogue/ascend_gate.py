@@ -16,6 +16,7 @@ BATCH = "tests/gates/test_batch_gate.py"
 chunk = partial(Mutant, file="dsv4_kernels/gates/chunk.py", tests=BATCH)
 batches = partial(Mutant, file="dsv4_kernels/gates/batches.py", tests=BATCH)
 command = partial(Mutant, file="dsv4_kernels/commands/ascend.py", tests=BATCH)
+SAID = "tests/commands/test_ascend.py"
 LAYERS = "tests/gates/test_layers.py"
 layers = partial(Mutant, file=f"{FOLDER}/layers.py", tests=LAYERS)
 table = partial(Mutant, file=f"{FOLDER}/layer_table.py", tests=LAYERS)
@@ -67,6 +68,64 @@ MUTANTS = (
         "if batch and (execute or layers or save is not None):",
         "if batch and (layers or save is not None):",
         killed_by="test_a_batch_is_only_compiled",
+    ),
+    batches(
+        "no layer of windows only is decoded",
+        '    Batch(64, 64, "SWA"),\n',
+        "",
+        killed_by="test_the_batches_are_of_every_rank_for_few_tokens_and_many",
+    ),
+    batches(
+        "a batch whose tokens share KV is called as one where they do not",
+        'shared = f", {self.sharers} a tile" if self.sharers > 1 else ""',
+        'shared = ""',
+        killed_by="test_the_batches_are_of_every_rank_for_few_tokens_and_many",
+    ),
+    command(
+        "nobody who asks for no part has an A3 held",
+        'default=["Ascend910B3", "Ascend910_9392"]',
+        'default=["Ascend910B3"]',
+        killed_by=f"{SAID}::test_every_preset_is_compiled_for_every_part",
+    ),
+    command(
+        "the least that a kernel of a batch moves is its segment's",
+        "max(shares):.2f",
+        "min(shares):.2f",
+        killed_by=f"{SAID}::test_a_batch_has_a_row_of_what_its_kernels_need",
+    ),
+    command(
+        "bytes on a path are those of another",
+        "moved = (c.gm_to_l1, c.gm_to_ub, c.ub_to_gm, c.l0c_to_gm)",
+        "moved = (c.gm_to_ub, c.gm_to_l1, c.ub_to_gm, c.l0c_to_gm)",
+        killed_by=f"{SAID}::test_the_tables_have_what_was_found",
+    ),
+    command(
+        "races are other findings too",
+        "str(sum(found.findings.values()) - found.races)",
+        "str(sum(found.findings.values()))",
+        killed_by=f"{SAID}::test_the_tables_have_what_was_found",
+    ),
+    command(
+        "no part but the first is executed",
+        "    for preset, part in dict.fromkeys((row.preset, row.part) for row in rows):",
+        "    for preset, part in [(rows[0].preset, rows[0].part)]:",
+        killed_by=f"{SAID}::test_the_tables_have_what_was_found",
+    ),
+    Mutant(
+        "the last setting of a segment's tiles is the only one",
+        "current = chosen.get(segment, own[segment])",
+        "current = own[segment]",
+        killed_by="test_settings_of_a_segment_add_up",
+        file="dsv4_kernels/gates/options.py",
+        tests="tests/gates/test_options.py",
+    ),
+    Mutant(
+        "several jobs are done here",
+        "if len(jobs) == 1:\n        yield work(jobs[0])",
+        "if jobs:\n        yield from map(work, jobs)",
+        killed_by="test_several_jobs_have_processes_of_their_own_and_keep_their_order",
+        file="dsv4_kernels/gates/options.py",
+        tests="tests/gates/test_options.py",
     ),
     gate(
         "any core will do",
@@ -253,6 +312,42 @@ MUTANTS = (
         'return "\\n".join(lines) or stderr',
         "return stderr",
         killed_by="test_without_a_text_the_errors_are_the_refusal",
+    ),
+    compiler(
+        "an option of triton-ascend has no flag here",
+        '    "unit_flag": "enable-hivm-unit-flag-sync",\n',
+        "",
+        killed_by="test_the_flags_are_those_that_triton_ascend_gives",
+    ),
+    compiler(
+        "a refusal without an error has no words",
+        'return "\\n".join(lines) or stderr',
+        'return "\\n".join(lines)',
+        killed_by="test_without_a_text_the_errors_are_the_refusal[killed-killed]",
+    ),
+    compiler(
+        "who compiles again has the retries of before",
+        "hivm=hivm, retries=tuple(retries), seconds",
+        "hivm=hivm, seconds",
+        killed_by="test_a_retry_is_read_off_the_compilers_words",
+    ),
+    compiler(
+        "the compiler sees which cores a kernel was made for",
+        """re.sub(r', mix_mode\\s*=\\s*"[^"]*"', "", linalg)""",
+        "linalg",
+        killed_by="test_a_retry_is_read_off_the_compilers_words",
+    ),
+    memory(
+        "of a pair's functions the last counts",
+        "used[space] = max(used[space], end)",
+        "used[space] = end",
+        killed_by="test_a_plan_is_that_of_both_functions_of_a_pair",
+    ),
+    memory(
+        "no workspace",
+        "workspace=int(workspace[1]) if workspace else 0",
+        "workspace=0",
+        killed_by="test_a_plan_is_that_of_both_functions_of_a_pair",
     ),
     launches(
         "a part with other cores",

@@ -7,8 +7,54 @@ from mutants.mutant import Mutant
 TESTS = "tests/gates/test_hopper_gate.py"
 gate = partial(Mutant, file="dsv4_kernels/gates/hopper/gate.py", tests=TESTS)
 ptxas = partial(Mutant, file="dsv4_kernels/gates/hopper/ptxas.py", tests=TESTS)
+compiler = partial(Mutant, file="dsv4_kernels/gates/hopper/compiler.py", tests=TESTS)
+command = partial(
+    Mutant, file="dsv4_kernels/commands/hopper.py", tests="tests/commands/test_hopper.py"
+)
 
 MUTANTS = (
+    command(
+        "breaches are no failure",
+        "return not any(row.breaches for row in rows)",
+        "return True",
+        killed_by="test_every_preset_has_a_table_of_the_segments_that_are_asked_for",
+    ),
+    command(
+        "whoever asks for a segment has all of them",
+        "for row in hold_chunk(what, tiles) if row.segment in segments]",
+        "for row in hold_chunk(what, tiles)]",
+        killed_by="test_every_preset_has_a_table_of_the_segments_that_are_asked_for",
+    ),
+    command(
+        "stored is loaded",
+        'f"{row.assembly.spill_stores}/{row.assembly.spill_loads}"',
+        'f"{row.assembly.spill_loads}/{row.assembly.spill_stores}"',
+        killed_by="test_every_preset_has_a_table_of_the_segments_that_are_asked_for",
+    ),
+    command(
+        "a batch is held with a segment's own tiles",
+        "return hold_batch(what, segments, tiles)",
+        "return hold_batch(what, segments, {})",
+        killed_by="test_a_batch_is_held_in_place_of_a_chunk",
+    ),
+    compiler(
+        "another part",
+        "CAPABILITY = 90",
+        "CAPABILITY = 80",
+        killed_by="test_a_launch_is_recorded_as_it_was_asked_for",
+    ),
+    gate(
+        "a kernel that was refused has no breach",
+        "(compiled.launch.refusal.strip(),))",
+        "())",
+        killed_by="test_a_kernel_without_ptx_is_a_breach_in_the_compilers_words",
+    ),
+    ptxas(
+        "products are contracted",
+        ' "--fmad=false",',
+        "",
+        killed_by="test_what_is_assembled_is_for_the_part_that_it_names",
+    ),
     gate(
         "no limit of shared memory",
         "if shared > SHARED_LIMIT:",
