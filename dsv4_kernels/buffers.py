@@ -46,6 +46,11 @@ def span(tensor: torch.Tensor) -> int:
     return 1 + sum((n - 1) * step for n, step in steps)
 
 
+def span_bytes(tensor: torch.Tensor) -> int:
+    """Of its memory; 0 where it is no strided one, which a check refuses."""
+    return span(tensor) * tensor.element_size() if tensor.layout == torch.strided else 0
+
+
 @dataclass(frozen=True)
 class Buffer:
     """shape: entries apart by blanks, each a letter or a product of letters. dtype: of a tensor, or

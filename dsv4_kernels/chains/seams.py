@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dsv4_kernels.buffers import ARGUMENTS, WEIGHTS, Buffers
+from dsv4_kernels.buffers import ARGUMENTS, WEIGHTS, Buffers, span_bytes
 from dsv4_kernels.chains import batch
 from dsv4_kernels.chains.attention import form_of
 from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH, WAVE_TOKENS, PrefillChain
@@ -292,7 +292,7 @@ def _check_output(
     """An output that no wave overwrites what another still reads."""
     contract.buffer(name, out, argument)
     contract.may_be_written(argument, out)
-    nbytes = {k: v.nbytes for k, v in inputs.items() if isinstance(v, torch.Tensor)}
+    nbytes = {k: span_bytes(v) for k, v in inputs.items() if isinstance(v, torch.Tensor)}
     contract.apart(argument, out, inputs, nbytes)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dsv4_kernels.buffers import Buffers, shapes, span
+from dsv4_kernels.buffers import Buffers, shapes, span_bytes
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.launcher.order import in_order_of_issue
 
@@ -27,7 +27,7 @@ class Signature:
             for name, value in tensors.items()
             if value.layout == torch.strided
         }
-        self.nbytes = {name: _span_bytes(value) for name, value in tensors.items()}
+        self.nbytes = {name: span_bytes(value) for name, value in tensors.items()}
         others = ((name, type(value)) for name, value in arguments.items() if name not in tensors)
         self.key = (*self._facts.items(), *others)
 
@@ -45,11 +45,6 @@ class Signature:
             ):
                 return False
         return True
-
-
-def _span_bytes(tensor: torch.Tensor) -> int:
-    """Of its memory; 0 where it is no strided one, which a check refuses."""
-    return span(tensor) * tensor.element_size() if tensor.layout == torch.strided else 0
 
 
 @dataclass

@@ -127,6 +127,18 @@ def test_an_output_over_an_argument_is_refused(device, seed):
     with pytest.raises(ContractError, match="`live_slots` must be memory apart from `cmp_sparse_l"):
         prefill_sparse_attn_heads(*heads, groups=2, window=inputs.window, live_slots=lens)
     assert torch.equal(inputs.q, before)
+    T, H, C = inputs.q.shape
+    memory = inputs.q.new_zeros(12, H, C)
+    apart = memory[: 2 * T : 2].copy_(inputs.q)  # rows 0, 2, 4 and 6
+    given = (apart, *heads[1:])
+    with pytest.raises(ContractError, match="`out` must be memory apart from `q`, got an overlap"):
+        prefill_sparse_attn_heads(
+            *given, groups=2, window=inputs.window, out=memory[6:10].view(over.shape)
+        )
+    assert torch.equal(apart, before)
+    prefill_sparse_attn_heads(
+        *given, groups=2, window=inputs.window, out=memory[7:11].view(over.shape)
+    )
     o_packed, _ = prefill_sparse_attn_heads(*heads, groups=2, window=inputs.window)
     out = o_packed.view(-1)[: 4 * SMALL.hidden].view(4, SMALL.hidden)
     with pytest.raises(ContractError, match="`out` must be memory apart from `o_packed`"):

@@ -215,7 +215,7 @@ MUTANTS = (
     ),
     resolver(
         "an output between an argument's rows is not seen",
-        "name: _span_bytes(value) for",
+        "name: span_bytes(value) for",
         "name: value.nbytes for",
         file="dsv4_kernels/launcher/binding.py",
         killed_by="test_a_plan_takes_rows_of_any_stride",

@@ -11,6 +11,12 @@ FP32 = "test_fp32_is_what_bf16_rounds"
 
 MUTANTS = (
     mutant(
+        "an output between an argument's rows is not seen",
+        "nbytes = {k: span_bytes(v) for",
+        "nbytes = {k: v.nbytes for",
+        killed_by="test_an_output_over_an_argument_is_refused",
+    ),
+    mutant(
         "rows past the live tokens are left as they are",
         "    o_packed[:, end:].zero_()\n",
         "",
