@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from dsv4_kernels.buffers import BUFFERS
+from dsv4_kernels.buffers import BUFFERS, span
 
 Entries = tuple[tuple[str | int, ...], ...]  # of a shape, each a product of factors
 
@@ -80,11 +80,10 @@ class Contract:
         assert isinstance(dtype, torch.dtype), f"{name} is a number"
         if buffer.wider is not None and getattr(value, "dtype", None) == buffer.wider:
             dtype = buffer.wider
-        shape = self._own(buffer.shape)
-        if not buffer.apart:
-            return self.tensor(argument or name, value, shape, dtype)
-        tensor = self.tensor(argument or name, value, shape, dtype, apart=True)
-        self.sizes[f"{name}_stride"] = self.row_stride(argument or name, tensor, buffer.apart)
+        argument, apart = argument or name, buffer.apart > 0
+        tensor = self.tensor(argument, value, self._own(buffer.shape), dtype, apart=apart)
+        if apart:
+            self.sizes[f"{name}_stride"] = self.row_stride(argument, tensor, buffer.apart)
         return tensor
 
     def require_packed(self, name: str, row: int) -> None:
@@ -184,7 +183,7 @@ class Contract:
         end = begin + out.nbytes
         for name, size in nbytes.items():
             first = inputs[name].data_ptr()
-            if first < end and begin < first + size and size:
+            if first < end and begin < first + size:
                 known = self.called.get(name, name)
                 self.require(False, argument, f"memory apart from `{known}`", "an overlap")
 
@@ -240,8 +239,8 @@ def _odd_memory(tensor: torch.Tensor) -> str | None:
             pointer, held = tensor.data_ptr(), tensor.untyped_storage().nbytes()
     except RuntimeError:  # NotImplementedError among them: a tensor of a torch.func transform
         return "none"
-    needed = (tensor.storage_offset() + tensor.numel()) * tensor.element_size()
-    return None if pointer and (held >= needed or not tensor.is_contiguous()) else "none"
+    needed = (tensor.storage_offset() + span(tensor)) * tensor.element_size()
+    return None if pointer and held >= needed else "none"
 
 
 def as_int(value: Any) -> int | None:

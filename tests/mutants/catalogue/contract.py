@@ -5,6 +5,7 @@ from functools import partial
 from mutants.mutant import Mutant
 
 mutant = partial(Mutant, file="dsv4_kernels/contract.py", tests="tests/segments/test_contract.py")
+check = partial(Mutant, file="dsv4_kernels/contract.py", tests="tests/test_checks.py")
 
 MUTANTS = (
     mutant(
@@ -57,8 +58,8 @@ MUTANTS = (
     ),
     mutant(
         "a null pointer will do",
-        "return None if pointer and (held",
-        "return None if (held",
+        "return None if pointer and held",
+        "return None if held",
         killed_by="test_memory_that_a_pointer_does_not_tell",
     ),
     mutant(
@@ -66,5 +67,83 @@ MUTANTS = (
         "except RuntimeError:",
         "except TimeoutError:",
         killed_by="test_a_tensor_under_a_transform_has_no_memory",
+    ),
+    check(
+        "the stride of a single row counts",
+        "many = len(tensor) > 1 and",
+        "many = len(tensor) > 0 and",
+        killed_by="test_rows_lie_whole_blocks_apart[1-40-32]",
+    ),
+    check(
+        "two rows lie side by side",
+        "many = len(tensor) > 1 and",
+        "many = len(tensor) > 2 and",
+        killed_by="test_rows_lie_whole_blocks_apart[2-48-48]",
+    ),
+    check(
+        "a slice has the memory of its elements side by side",
+        "tensor.storage_offset() + span(tensor)",
+        "tensor.storage_offset() + tensor.numel()",
+        killed_by="test_memory_is_held_up_to_the_last_element",
+    ),
+    check(
+        "a view begins where its memory does",
+        "tensor.storage_offset() + span(tensor)",
+        "span(tensor)",
+        killed_by="test_memory_is_held_up_to_the_last_element",
+    ),
+    check(
+        "half of a memory may be gone",
+        "if pointer and held >= needed else",
+        "if pointer else",
+        killed_by="test_memory_is_held_up_to_the_last_element",
+    ),
+    check(
+        "a message has sizes that only its own tensor has",
+        'f"{_words(dims, before, dtype)}, {how}"',
+        'f"{_words(dims, self.sizes, dtype)}, {how}"',
+        killed_by="test_what_lies_along_the_other_axes_is_contiguous",
+    ),
+    check(
+        "a product of letters binds its first",
+        "if len(dim) == 1 and dim[0] not in",
+        "if dim[0] not in",
+        killed_by="test_a_literal_size_is_said_once",
+    ),
+    check(
+        "what follows from a leaf may not be written",
+        "leaf = out.requires_grad and out.is_leaf",
+        "leaf = out.requires_grad",
+        killed_by="test_a_leaf_may_not_be_written_and_what_follows_from_one_may",
+    ),
+    check(
+        "an input around the output is apart from it",
+        "if first < end and begin < first + size:",
+        "if begin <= first < end:",
+        killed_by="test_an_output_shares_no_byte_with_an_input[7-13-True]",
+    ),
+    check(
+        "one is no power of two",
+        "low: int = 1) -> None:",
+        "low: int = 2) -> None:",
+        killed_by="test_a_power_of_two_from_its_lowest_on",
+    ),
+    check(
+        "the names that are known are said in another order",
+        "{', '.join(known)}",
+        "{', '.join(sorted(known))}",
+        killed_by="test_a_name_is_one_of_those_known_in_their_order",
+    ),
+    check(
+        "unknown names are said in any order",
+        "unknown = sorted(",
+        "unknown = list(",
+        killed_by="test_arguments_by_place_and_by_name",
+    ),
+    check(
+        "what is known wins over what is given",
+        "{**known, **given, **kwargs}",
+        "{**given, **kwargs, **known}",
+        killed_by="test_arguments_by_place_and_by_name",
     ),
 )

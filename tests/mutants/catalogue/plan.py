@@ -178,13 +178,13 @@ MUTANTS = (
     ),
     contract(
         "an output over an argument",
-        "if first < end and begin < first + size and size:",
+        "if first < end and begin < first + size:",
         "if first == begin and size:",
         killed_by="test_an_output_over_an_argument_is_refused",
     ),
     contract(
         "an output right behind an argument is refused",
-        "if first < end and begin < first + size and size:",
+        "if first < end and begin < first + size:",
         "if first < end and begin <= first + size and size:",
         killed_by="test_an_output_over_an_argument_is_refused",
     ),
