@@ -226,15 +226,20 @@ def test_a_product_is_rounded_before_it_is_added(
 
 # Each element times its row's factor, plus one, square root: a broadcast and three operations.
 OF_EACH_ELEMENT = """module {
-  func.func @f(%x: tensor<8x64xf32>, %row: tensor<8xf32>, %one: tensor<8x64xf32>)
-      -> tensor<8x64xf32> {
+  func.func @f(%x_at: memref<8x64xf32>, %row_at: memref<8xf32>, %one: f32,
+      %out_at: memref<8x64xf32>) {
+    %x = bufferization.to_tensor %x_at restrict : memref<8x64xf32>
+    %row = bufferization.to_tensor %row_at restrict : memref<8xf32>
     %empty = tensor.empty() : tensor<8x64xf32>
+    %ones = linalg.fill ins(%one : f32) outs(%empty : tensor<8x64xf32>) -> tensor<8x64xf32>
     %factor = linalg.broadcast ins(%row : tensor<8xf32>) outs(%empty : tensor<8x64xf32>)
       dimensions = [1]
     %product = arith.mulf %x, %factor : tensor<8x64xf32>
-    %sum = arith.addf %product, %one : tensor<8x64xf32>
+    %sum = arith.addf %product, %ones : tensor<8x64xf32>
     %root = math.sqrt %sum : tensor<8x64xf32>
-    return %root : tensor<8x64xf32>
+    bufferization.materialize_in_destination %root in restrict writable %out_at
+      : (tensor<8x64xf32>, memref<8x64xf32>) -> ()
+    return
   }
 }
 """
@@ -245,6 +250,7 @@ def test_what_is_done_to_each_element_is_one_loop() -> None:
     module = lowering.linalg_to_llvm_dialect(OF_EACH_ELEMENT)
     assert module.count("llvm.cond_br") == 2  # over the rows, over the columns
     assert module.count("llvm.intr.sqrt") == 1
+    assert module.count("unroll = <disable = true>") == 2  # of each loop, and of nothing else
 
 
 # -- grids

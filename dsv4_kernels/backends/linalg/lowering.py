@@ -7,6 +7,7 @@ them.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tempfile
 
@@ -49,13 +50,35 @@ PASSES = (
 def linalg_to_llvm_dialect(linalg: str) -> str:
     """Text of the module in the LLVM dialect. CalledProcessError carries the compiler's message."""
     command = [str(bishengir("bishengir-opt")), "-", *PASSES]
-    return subprocess.run(
+    lowered = subprocess.run(
         command,
         input=expand_gathers(expand_matmuls(linalg)),
         capture_output=True,
         check=True,
         text=True,
     ).stdout
+    return _not_unrolled(lowered)
+
+
+_BLOCK = re.compile(r" *\^(bb\d+)")
+_BRANCH = re.compile(r" *llvm\.br \^(bb\d+)[^{]*$")
+_NOT_UNROLLED = " {loop_annotation = #llvm.loop_annotation<unroll = <disable = true>>}"
+
+
+def _not_unrolled(llvm_dialect: str) -> str:
+    """The module with each loop marked at its branch back: vectors, yes, but no copies of its body.
+
+    With them a kernel has four times the instructions and takes three times as long to compile; it
+    runs no faster, for the loops wait for memory and the matmuls are not here but in matmul.c.
+    """
+    lines = llvm_dialect.splitlines()
+    passed = set[str]()
+    for place, line in enumerate(lines):
+        if block := _BLOCK.match(line):
+            passed.add(block[1])
+        elif (branch := _BRANCH.match(line)) and branch[1] in passed:
+            lines[place] += _NOT_UNROLLED
+    return "\n".join(lines)
 
 
 def llvm_dialect_to_shared_object(llvm_dialect: str, program: str) -> bytes:

@@ -24,6 +24,18 @@ MUTANTS = (
         killed_by="test_what_is_done_to_each_element_is_one_loop",
     ),
     mutant(
+        "LLVM copies the body of a loop as often as it likes",
+        "return _not_unrolled(lowered)",
+        "return lowered",
+        killed_by="test_what_is_done_to_each_element_is_one_loop",
+    ),
+    mutant(
+        "a branch forward is taken for a loop",
+        " and branch[1] in passed",
+        "",
+        killed_by="test_what_is_done_to_each_element_is_one_loop",
+    ),
+    mutant(
         "a product and a sum become one instruction",
         'translate_to_asm(str(module), target.triple, target.name, "", [], False, True)',
         'translate_to_asm(str(module), target.triple, target.name, "", [], True, True)',
