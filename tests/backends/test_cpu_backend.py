@@ -187,8 +187,11 @@ def test_bf16_to_fp32_is_exact() -> None:
     assert torch.equal(y.view(torch.int32)[numbers], want.view(torch.int32)[numbers])
 
 
-NO_PROGRAM = "void dsv4_program(void) {}"  # what the runtime would run
+# dsv4_program: what the runtime would run.
 MULTIPLY_ADD = """module {
+  llvm.func @dsv4_program() {
+    llvm.return
+  }
   llvm.func @f(%a: f32, %b: f32, %c: f32) -> f32 {
     %m = llvm.fmul %a, %b : f32
     %s = llvm.fadd %m, %c : f32
@@ -215,9 +218,7 @@ def test_a_product_is_rounded_before_it_is_added(
     y = torch.full_like(a, torch.nan)
     launch(_scalar_multiply_add_kernel, (1,), a, b, c, y, len(a))
     assert torch.equal(y, want)
-    (tmp_path / "f.so").write_bytes(
-        lowering.llvm_dialect_to_shared_object(MULTIPLY_ADD, NO_PROGRAM)
-    )
+    (tmp_path / "f.so").write_bytes(lowering.llvm_dialect_to_shared_object(MULTIPLY_ADD))
     f = ctypes.CDLL(str(tmp_path / "f.so")).f
     f.argtypes, f.restype = [ctypes.c_float] * 3, ctypes.c_float
     for i in torch.nonzero(fused != want).flatten().tolist():

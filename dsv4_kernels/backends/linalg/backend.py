@@ -22,12 +22,12 @@ class CpuBackend(FrontHalfBackend):
         c_compiler.command()  # said before anything is compiled: Triton wraps what a stage raises
 
         def llvm_dialect(linalg: str, metadata: dict[str, Any]) -> str:
-            metadata["argument_types"] = signature.argument_types(linalg)
-            return lowering.linalg_to_llvm_dialect(linalg)
+            types = metadata["argument_types"] = signature.argument_types(linalg)
+            module = lowering.linalg_to_llvm_dialect(linalg)
+            return f"{module.rstrip()[:-1]}{signature.program(metadata['name'], types)}}}\n"
 
         def so(module: str, metadata: dict[str, Any]) -> bytes:
-            program = signature.program(metadata["name"], metadata["argument_types"])
-            return lowering.llvm_dialect_to_shared_object(module, program)
+            return lowering.llvm_dialect_to_shared_object(module)
 
         return llvm_dialect, so
 

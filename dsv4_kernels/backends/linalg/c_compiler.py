@@ -40,19 +40,18 @@ def command() -> list[str]:
     return [found]
 
 
-def link(code: bytes, program: str) -> bytes:
-    """A shared object of `code` (an object file), of the runtime and of `program` (C source).
+def link(code: bytes) -> bytes:
+    """A shared object of `code` (an object file) and of the runtime.
 
-    CalledProcessError carries the compiler's message.
+    CalledProcessError carries the linker's message.
     """
     runtime = _runtime()
     with tempfile.TemporaryDirectory(prefix="dsv4-") as name:
         folder = Path(name)
         (folder / "kernel.o").write_bytes(code)
         (folder / _OBJECT).write_bytes(runtime)
-        (folder / "program.c").write_text(program)
-        parts = ["kernel.o", "program.c", _OBJECT, "-lm", "-pthread"]
-        _run(folder, ["-O1", "-shared", "-fPIC", "-o", "kernel.so", *parts])
+        parts = ["kernel.o", _OBJECT, "-lm", "-pthread"]
+        _run(folder, ["-shared", "-o", "kernel.so", *parts])
         return (folder / "kernel.so").read_bytes()
 
 

@@ -16,7 +16,7 @@ typedef struct {
     _Atomic int64_t next; /* the program that nobody has taken yet */
 } grid;
 
-/* Written by signature.py for the one kernel of this library. */
+/* Calls the one kernel of this library; signature.py writes it. */
 void dsv4_program(const void *arguments, const int32_t size[3], const int32_t program[3]);
 
 static void *take_programs(void *data) {

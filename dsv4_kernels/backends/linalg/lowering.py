@@ -81,8 +81,8 @@ def _not_unrolled(llvm_dialect: str) -> str:
     return "\n".join(lines)
 
 
-def llvm_dialect_to_shared_object(llvm_dialect: str, program: str) -> bytes:
-    """Machine code of this host, linked with the C runtime and `program` (C source)."""
+def llvm_dialect_to_shared_object(llvm_dialect: str) -> bytes:
+    """Machine code of this host, linked with the C runtime."""
     target = host.processor()
     # LLVM picks its optimisations by the module's triple; without one it crashes.
     header = f'module attributes {{llvm.target_triple = "{target.triple}"}} {{'
@@ -100,4 +100,4 @@ def llvm_dialect_to_shared_object(llvm_dialect: str, program: str) -> bytes:
     # rounding trick of group_quant and equality with the reference depend on it.
     llvm.optimize_module(module, llvm.OPTIMIZE_O3, target.name, "", [], False)
     code = llvm.translate_to_asm(str(module), target.triple, target.name, "", [], False, True)
-    return c_compiler.link(code, program)
+    return c_compiler.link(code)

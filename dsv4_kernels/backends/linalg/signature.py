@@ -1,26 +1,24 @@
-"""How a launch hands its arguments to a compiled kernel: as one C structure."""
+"""How a launch hands its arguments to a compiled kernel: as one structure, laid out as in C."""
 
 from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 POINTER = "pointer"
 
-# {type of a scalar argument in MLIR: (in Python, in C)}
-_SCALARS: dict[str, tuple[Any, str]] = {
-    "i1": (ctypes.c_bool, "_Bool"),
-    "i8": (ctypes.c_int8, "int8_t"),
-    "i16": (ctypes.c_int16, "int16_t"),
-    "i32": (ctypes.c_int32, "int32_t"),
-    "i64": (ctypes.c_int64, "int64_t"),
-    "f32": (ctypes.c_float, "float"),
-    "f64": (ctypes.c_double, "double"),
+# {type of a scalar argument in MLIR: in Python}
+_SCALARS: dict[str, Any] = {
+    "i1": ctypes.c_bool,
+    "i8": ctypes.c_int8,
+    "i16": ctypes.c_int16,
+    "i32": ctypes.c_int32,
+    "i64": ctypes.c_int64,
+    "f32": ctypes.c_float,
+    "f64": ctypes.c_double,
 }
-# A rank-1 memref passed by value: allocated, aligned, offset, size, stride.
-_MEMREF = ("void *", "void *", "int64_t", "int64_t", "int64_t")
 
 
 def argument_types(linalg: str) -> list[str]:
@@ -45,31 +43,47 @@ def structure(types: Sequence[str]) -> type[ctypes.Structure]:
         if kind == POINTER:
             fields += [(f"a{place}", ctypes.c_void_p), (f"n{place}", ctypes.c_int64)]
         else:
-            fields.append((f"a{place}", _SCALARS[kind][0]))
+            fields.append((f"a{place}", _SCALARS[kind]))
     return type("Arguments", (ctypes.Structure,), {"_fields_": fields})
 
 
 def program(kernel: str, types: Sequence[str]) -> str:
-    """C source of `dsv4_program`: one call of `kernel` with the arguments of such a structure."""
-    fields, passed, parameters = [], [], [*_MEMREF, *_MEMREF]
-    for place, kind in enumerate(types):
-        name = f"a{place}"
-        if kind == POINTER:
-            fields.append(f"void *{name}; int64_t n{place};")
-            passed.append(f"a->{name}, a->{name}, 0, a->n{place}, 1")
-            parameters += _MEMREF
+    """`dsv4_program` in the LLVM dialect: one call of `kernel` with the arguments of such a
+    structure. grid.c declares it."""
+    members: list[str] = []
+    passed = ["%null, %null, %zero, %zero, %one"] * 2  # the lock and the workspace, unused here
+    for kind in types:
+        value = f"%arguments{len(members)}"
+        if kind == POINTER:  # a memref is: allocated, aligned, offset, size, stride
+            passed.append(f"{value}, {value}, %zero, %arguments{len(members) + 1}, %one")
+            members += ["!llvm.ptr", "i64"]
         else:
-            fields.append(f"{_SCALARS[kind][1]} {name};")
-            passed.append(f"a->{name}")
-            parameters.append(_SCALARS[kind][1])
-    parameters += ["int32_t"] * 6
-    hidden = ["0, 0, 0, 0, 1"] * 2  # the lock and the workspace, unused here
-    places = [f"{three}[{axis}]" for three in ("size", "program") for axis in range(3)]
+            passed.append(value)
+            members.append(kind)
+    passed += [f"%{three}{axis}" for three in ("size", "program") for axis in range(3)]
+    loads = [*_loads("arguments", members), *_loads("size", _THREE), *_loads("program", _THREE)]
+    memref = "!llvm.ptr, !llvm.ptr, i64, i64, i64"
+    parameters = [memref if kind == POINTER else kind for kind in (POINTER, POINTER, *types)]
     return f"""\
-#include <stdint.h>
-void {kernel}({", ".join(parameters)});
-struct arguments {{ {" ".join(fields)} }};
-void dsv4_program(const struct arguments *a, const int32_t size[3], const int32_t program[3]) {{
-    {kernel}({", ".join([*hidden, *passed, *places])});
+llvm.func @dsv4_program(%arguments: !llvm.ptr, %size: !llvm.ptr, %program: !llvm.ptr) {{
+  %null = llvm.mlir.zero : !llvm.ptr
+  %zero = llvm.mlir.constant(0 : i64) : i64
+  %one = llvm.mlir.constant(1 : i64) : i64
+  {" ".join(loads)}
+  llvm.call @{kernel}({", ".join(passed)}) : ({", ".join([*parameters, *_THREE, *_THREE])}) -> ()
+  llvm.return
 }}
 """
+
+
+_THREE = ("i32", "i32", "i32")  # a grid's sizes, a program's place in it
+
+
+def _loads(structure: str, members: Sequence[str]) -> Iterator[str]:
+    """What loads each member of %structure as %structure0, %structure1, ..."""
+    layout = f"!llvm.struct<({', '.join(members)})>"
+    for place, kind in enumerate(members):
+        at, value = f"%{structure}_at{place}", f"%{structure}{place}"
+        yield f"{at} = llvm.getelementptr %{structure}[0, {place}]"
+        yield f" : (!llvm.ptr) -> !llvm.ptr, {layout}\n  "
+        yield f"{value} = llvm.load {at} : !llvm.ptr -> {kind}\n  "

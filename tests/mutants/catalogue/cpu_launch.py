@@ -58,8 +58,8 @@ MUTANTS = (
     ),
     signature(
         "64-bit integers are cut",
-        '"i64": (ctypes.c_int64, "int64_t")',
-        '"i64": (ctypes.c_int32, "int32_t")',
+        '"i64": ctypes.c_int64',
+        '"i64": ctypes.c_int32',
         killed_by="test_wide_and_negative_integers",
     ),
     signature(
