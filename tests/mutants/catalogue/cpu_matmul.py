@@ -9,7 +9,6 @@ TESTS = "tests/backends/test_cpu_matmul.py"
 loops = partial(Mutant, file=f"{LINALG}/matmul.h", tests=TESTS)
 types = partial(Mutant, file=f"{LINALG}/matmul.c", tests=TESTS)
 calls = partial(Mutant, file=f"{LINALG}/matmul.py", tests=TESTS)
-passes = partial(Mutant, file=f"{LINALG}/lowering.py", tests=TESTS)
 
 MUTANTS = (
     calls(
@@ -126,11 +125,5 @@ MUTANTS = (
         'if found is None or _SUMS.get(found["operand"]) != found["sum"]:',
         "if found is None:",
         killed_by="test_a_matmul_that_cannot_be_lowered_says_which",
-    ),
-    passes(
-        "a pass that folds reads comes before bufferization",
-        '    "--one-shot-bufferize',
-        '    "--empty-tensor-to-alloc-tensor",\n    "--one-shot-bufferize',
-        killed_by="test_a_value_that_is_used_again_is_not_overwritten",
     ),
 )
