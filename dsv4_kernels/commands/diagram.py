@@ -90,10 +90,7 @@ def _box(place: int) -> str:
 def _handed_on(nodes: Sequence[Node]) -> dict[tuple[int, int], list[str]]:
     """{(writer, reader): buffers} of the last launches to write what another reads."""
     flow: dict[tuple[int, int], list[str]] = {}
-    all_edges = list(edges(nodes))
-    # The first to write it again: edges come in the order of `after`.
-    rewritten = {(e.before, e.buffer): e.after for e in reversed(all_edges) if e.kind == "WAW"}
-    for before, after, buffer, kind in all_edges:
-        if kind == "RAW" and rewritten.get((before, buffer), after) >= after:
+    for before, after, buffer, kind in edges(nodes):
+        if kind == "RAW":
             flow.setdefault((before, after), []).append(buffer)
     return flow

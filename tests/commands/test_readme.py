@@ -13,6 +13,7 @@ from dsv4_kernels.commands.study.accuracy.study import Study
 from dsv4_kernels.commands.study.accuracy.tables import markdown
 from dsv4_kernels.commands.support_matrix import support_table
 from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.launcher.graph import Node
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "dsv4_kernels"
@@ -44,6 +45,17 @@ def test_the_diagram_is_the_printed_one(capsys):
     ) == capsys.readouterr().out.rstrip("\n")
 
 
+def test_a_diagram_is_of_the_schedule_and_groups_that_are_asked_for(capsys):
+    call = ["graph", "--schedule", "row_barrier", "--groups", "3", "--groups-per-launch", "2"]
+    assert main(call) == 0
+    boxes = re.findall(r'n\d+\["(.*?)<br/>', capsys.readouterr().out)
+    attention = ["resolve_slots", "gather_kv", "qk_softmax_pv"]
+    by_groups = [
+        f"{name}[{part}]" for name in ("merge_finish", "proj_a") for part in ("0:2", "2:3")
+    ]
+    assert boxes == [*attention, *by_groups, "row_quant", "proj_b_dequant"]
+
+
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_diagram_has_every_launch_and_every_hand_over(schedule):
     nodes = wave_nodes(PRESETS["FLASH"], 128, schedule=schedule, groups_per_launch=2)
@@ -55,6 +67,22 @@ def test_a_diagram_has_every_launch_and_every_hand_over(schedule):
                 continue
             into = [line for line in text.splitlines() if line.endswith(f"--> n{place}")]
             assert any(buffer in line for line in into), (node.label, buffer)
+
+
+def test_what_is_ordered_without_handing_on_data_has_no_arrow():
+    """Written again, and again while it is read; what was not written again is still handed on."""
+
+    def one(name, first, last, **access):
+        return Node(name, "cube", parts=(("groups", range(first, last)),), **access)
+
+    nodes = (
+        one("whole", 0, 4, writes=("o_r",)),
+        one("half", 0, 2, writes=("o_r",)),
+        one("reader", 0, 4, reads=("o_r",)),
+        one("last", 0, 4, writes=("o_r",)),
+    )
+    arrows = [line.strip() for line in mermaid(nodes).splitlines() if "-->" in line]
+    assert arrows == ['n0 -- "o_r" --> n2', 'n1 -- "o_r" --> n2']
 
 
 def test_o_packed_comes_from_the_last_to_write_it():
