@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dsv4_kernels.commands.overlap import run_of, shares
+from dsv4_kernels.commands.overlap import _slots, run_of, shares
 from dsv4_kernels.gates.ascend import compiler
 from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.counted import Counted, counted_run
@@ -55,6 +55,14 @@ def test_lanes_of_one_wave_run_beside_those_of_another():
     vector = [c.counts.moved for c in one if c.node.lane in ("vector", "gather")]
     assert sum(softmax) > 0.13 * sum(vector)
     assert {c.node.lane for c in eight} == {"gather", "vector", "cube"}  # none is mixed
+
+
+@pytest.mark.parametrize(
+    ("layer", "slots"), [("SWA", 0), ("CSA", 512), ("HCA", (4000 + 1024) // 128)]
+)
+def test_a_chunk_begins_at_position_4000(layer, slots):
+    """As the README says: what a token of its end may attend to beside its window."""
+    assert _slots(layer, 1024, 512) == slots
 
 
 def test_a_run_is_counted_as_it_is_issued():

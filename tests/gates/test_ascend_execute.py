@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dsv4_kernels.__main__ import main
-from dsv4_kernels.backends.hivm.report import Report
+from dsv4_kernels.backends.hivm.report import Report, Stopped
 from dsv4_kernels.gates.ascend import against_cpu, compiler
 from dsv4_kernels.gates.ascend.against_cpu import difference, execute_chunk
 from dsv4_kernels.gates.ascend.execute import How, execute
@@ -131,6 +131,54 @@ def test_every_code_that_compiling_gives_is_executed(capsys, monkeypatch):
     assert len(given) == 2 * 2  # FLASH has two launches of it
     assert row["executed"]["variants"] == 2
     assert any("race" in breach for breach in row["breaches"])
+
+
+def test_the_worst_of_all_codes_is_what_was_found(monkeypatch):
+    """Each code begins with the same output: the second would else find what the first made."""
+    out = torch.zeros(2)
+    given = iter(("b", "a", "c"))
+
+    def found(launch, part):
+        report = Report("", part, 1)
+        report.instructions, report.seconds = {"a": 10, "b": 30, "c": 20}[launch.hivm], 0.25
+        report.note("race", "ub", "both")
+        if launch.hivm == "b":
+            report.note("deadlock", "flag", "one")
+            raise Stopped(report)
+        out[1] += {"a": 1, "c": 2.5}[launch.hivm]
+        return report
+
+    monkeypatch.setattr(against_cpu, "execute", found)
+    monkeypatch.setattr(
+        compiler, "recompiled", lambda launch, part: dataclasses.replace(launch, hivm=next(given))
+    )
+    launch, want = compiler.AscendKernel(hivm="a"), torch.tensor([0.0, 2.0])
+    executed = against_cpu._executed(launch, PART, {"o": out}, {"o": want}, 4)
+    assert executed == against_cpu.Executed(
+        differences={
+            "o": 1.0
+        },  # of b, which wrote nothing; half of that is a's, a quarter of it c's
+        findings={"race in ub: both": 3, "deadlock in flag: one": 1},
+        races=3,
+        code=launch.code,
+        instructions=30,
+        variants=3,
+        seconds=0.75,
+    )
+
+
+def test_launches_of_a_kernel_add_up():
+    one = against_cpu.Executed({"o": 3.0, "m": 0.5}, {"race": 2}, 2, "a", 10, 1, 0.5)
+    two = against_cpu.Executed({"o": 2.0, "l": 0.1}, {"race": 1, "stray": 4}, 1, "b", 5, 3, 0.25)
+    differences, findings = {"o": 3.0, "m": 0.5, "l": 0.1}, {"race": 3, "stray": 4}
+    assert one + two == against_cpu.Executed(differences, findings, 3, "a", 15, 3, 0.75)
+    assert [*(one + two).breaches("qk_softmax_pv")] == [
+        "executed: 3 x race",
+        "executed: 4 x stray",
+        "executed: o differs by 3.0e+00 of its largest value, 1e-06 allowed",
+        "executed: m differs by 5.0e-01 of its largest value, none allowed",
+        "executed: l differs by 1.0e-01 of its largest value, none allowed",
+    ]
 
 
 def test_compiling_again_gives_code_of_the_same_kernel(monkeypatch):

@@ -218,6 +218,8 @@ def test_parts_have_the_cores_and_memories_that_the_compiler_knows(part):
         group_quant(o_r)
     plan = read_plan(driver.launches[0].hivm)
     assert (plan.cube_cores, plan.vector_cores) == (PARTS[part], 2 * PARTS[part])
+    target = part_target(part)
+    assert (target.cube_programs, target.vector_programs) == (plan.cube_cores, plan.vector_cores)
     (room,) = [memory for prefix, memory in MEMORY.items() if part.startswith(prefix)]
     assert plan.limits == {"UB": room.ub, "L1": room.l1, "L0C": room.l0c}
 
@@ -227,8 +229,12 @@ def test_a_k_tile_facts(generator, device):
     assert [facts[k]["K iterations"] for k in (128, 256, 512)] == [32, 16, 8]
     assert [facts[k]["share of 512 B lines used"] for k in (128, 256, 512)] == [0.5, 1.0, 1.0]
     assert [facts[k]["L1 bytes"] for k in (128, 256, 512)] == [128 * 1024, 256 * 1024, 512 * 1024]
-    assert all(facts[k]["loads doubled"] for k in facts)
-    assert facts[128]["matmul calls per program"] == 2 * facts[256]["matmul calls per program"]
+    assert all(facts[k]["loads doubled"] and facts[k]["retries"] == 0 for k in facts)
+    for k, fact in facts.items():
+        assert fact["bytes per weight row"] == 2 * k
+        steps = 4096 // k  # of each of 64 tiles; two launches of 20 programs
+        assert fact["matmul calls per program"] == 64 * steps / 40
+        assert fact["instructions per KiB loaded"] == (3 * steps + 1) / (steps * k / 2)
     o_packed = torch.randn(2, 9, 1024, generator=generator).bfloat16().to(device)
     wo_a = torch.randn(2, 40, 1024, generator=generator).bfloat16().to(device)
     tiles = [dataclasses.replace(ProjATiles(), a_k_tile=k) for k in facts]

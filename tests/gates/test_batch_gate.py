@@ -6,10 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from dsv4_kernels.__main__ import main
+from dsv4_kernels.device import cuda_target, route
 from dsv4_kernels.dims import LAYER_RATIOS, PRESETS
-from dsv4_kernels.gates import batches
+from dsv4_kernels.gates import batches, chunk
 from dsv4_kernels.gates.ascend import compiler
 from dsv4_kernels.gates.ascend.gate import hold
 from dsv4_kernels.gates.ascend.launches import part_target
@@ -64,6 +66,37 @@ def test_the_batches_are_of_every_rank_for_few_tokens_and_many():
     assert [batch.dims.heads for batch in BATCHES] == [batch.heads for batch in BATCHES]
     assert {batch.heads for batch in batches_of(["PRO"])} == {128}
     assert {*batches_of(["FLASH"])} | {*batches_of(["PRO"])} == {*BATCHES}
+
+
+@pytest.mark.parametrize(
+    ("target", "attention", "shared"),
+    [(part_target("Ascend910B3"), {"qk_softmax_pv", "qk"}, {"qk_softmax_pv", "qk"}),
+     (cuda_target("sm_90"), {"qk_softmax_pv", "qk", "attend_rows"}, {"qk"})],
+    ids=["npu", "cuda"],
+)  # fmt: skip
+def test_a_batch_is_asked_for_in_every_form_that_its_family_has(
+    target, attention, shared, monkeypatch
+):
+    """With shared KV in those that share it; in both schedules, with outputs of both dtypes."""
+    asked = []
+
+    def executor(nodes, waves):
+        asked.append(({node.name for node in nodes}, waves[0]["attn_out"].dtype))
+
+    def record(target, driver, run, segments):
+        with route("meta", target, driver):
+            run(executor)
+
+    monkeypatch.setattr(chunk, "record", record)
+    for sharers, forms in ((1, attention), (8, shared)):
+        asked.clear()
+        record_batch(
+            target, None, PRESETS["FLASH"], tokens=64, requests=4, layer="HCA", sharers=sharers
+        )
+        names = set().union(*(names for names, _ in asked))
+        assert names & {"qk_softmax_pv", "qk", "attend_rows"} == forms
+        assert ("proj_b_dequant" in names) == ("qk_softmax_pv" in forms)  # the first form's
+        assert [dtype for _, dtype in asked] == [torch.bfloat16, torch.float32] * (len(asked) // 2)
 
 
 def said(capsys, monkeypatch, *options):

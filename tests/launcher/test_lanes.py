@@ -225,6 +225,8 @@ def test_the_order_is_one_that_the_edges_allow():
 def test_nothing_begins_before_what_it_needs_or_while_its_lane_is_busy():
     nodes = schedule_nodes("decoupled", 8, 2, waves=3, slots=2)
     issued = {each.place: each for each in issue(nodes)}
+    assert min(each.begin for each in issued.values()) == 0
+    assert all(each.end - each.begin == nodes[each.place].weight for each in issued.values())
     for edge in edges(nodes):
         assert issued[edge.before].end <= issued[edge.after].begin
     for lane in {node.lane for node in nodes}:

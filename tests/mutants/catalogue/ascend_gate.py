@@ -13,6 +13,7 @@ compiler = partial(Mutant, file=f"{FOLDER}/compiler.py", tests=TESTS)
 launches = partial(Mutant, file=f"{FOLDER}/launches.py", tests=TESTS)
 counts = partial(Mutant, file=f"{FOLDER}/counts.py", tests=COUNTS)
 BATCH = "tests/gates/test_batch_gate.py"
+cpu = partial(Mutant, file=f"{FOLDER}/against_cpu.py", tests="tests/gates/test_ascend_execute.py")
 chunk = partial(Mutant, file="dsv4_kernels/gates/chunk.py", tests=BATCH)
 batches = partial(Mutant, file="dsv4_kernels/gates/batches.py", tests=BATCH)
 command = partial(Mutant, file="dsv4_kernels/commands/ascend.py", tests=BATCH)
@@ -402,6 +403,54 @@ MUTANTS = (
         "for schedule, form, out_dtype in variants_on(target.kind):\n            if sharers",
         "for schedule, form, out_dtype in variants_on(target.kind)[:2]:\n            if sharers",
         killed_by="test_a_batch_keeps_its_claims",
+    ),
+    chunk(
+        "a batch is asked to share KV in forms that cannot",
+        "if sharers > 1 and form not in attention.SHARING[target.kind]:",
+        "if False:",
+        killed_by="test_a_batch_is_asked_for_in_every_form_that_its_family_has[cuda]",
+    ),
+    chunk(
+        "one schedule",
+        "by_schedule = [(schedule, first) for schedule in SCHEDULES]",
+        "by_schedule = [(schedule, first) for schedule in [*SCHEDULES][:1]]",
+        killed_by="test_a_batch_is_asked_for_in_every_form_that_its_family_has[npu]",
+    ),
+    cpu(
+        "the last code's difference is the worst",
+        "worst = max(differences.get(name, 0.0), difference(output, want[name]))",
+        "worst = difference(output, want[name])",
+        killed_by="test_the_worst_of_all_codes_is_what_was_found",
+    ),
+    cpu(
+        "a code's output begins with what the code before it made",
+        "            output.copy_(before[name])\n",
+        "            pass\n",
+        killed_by="test_the_worst_of_all_codes_is_what_was_found",
+    ),
+    cpu(
+        "races of the first code only",
+        'races=sum(report.kinds()["race"] for report in reports)',
+        'races=reports[0].kinds()["race"]',
+        killed_by="test_the_worst_of_all_codes_is_what_was_found",
+    ),
+    cpu(
+        "the last launch's difference is the kernel's",
+        "differences[name] = max(differences.get(name, 0.0), difference)",
+        "differences[name] = difference",
+        killed_by="test_launches_of_a_kernel_add_up",
+    ),
+    gate(
+        "stores are no instructions",
+        "(counts.dma + matmuls) / (counts.gm_to_l1 / 1024)",
+        "3 * matmuls / (counts.gm_to_l1 / 1024)",
+        killed_by=f"{CHUNK}::test_a_k_tile_facts",
+    ),
+    launches(
+        "a vector core for a cube core",
+        'return Target("npu", part, PARTS[part], 2 * PARTS[part])',
+        'return Target("npu", part, PARTS[part], PARTS[part])',
+        killed_by=PARTS,
     ),
     chunk(
         "no output in fp32",

@@ -36,6 +36,12 @@ MUTANTS = (
         "done = [end[before] - nodes[before].weight for before in needs[place]]",
         killed_by="test_nothing_begins_before_what_it_needs_or_while_its_lane_is_busy",
     ),
+    mutant(
+        "a lane begins late",
+        "return max([free.get(nodes[place].lane, 0), *done])",
+        "return max([free.get(nodes[place].lane, 1), *done])",
+        killed_by="test_nothing_begins_before_what_it_needs_or_while_its_lane_is_busy",
+    ),
     overlap(
         "a lane's nodes may run at a time",
         "own = {last[node.lane]} if node.lane in last else set()",

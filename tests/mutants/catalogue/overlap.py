@@ -1,4 +1,4 @@
-"""The table of what may overlap: what is weighed, and of which chunk."""
+"""The table of what may overlap: what is weighed, and of which chunk; and the diagram."""
 
 from functools import partial
 
@@ -9,6 +9,9 @@ mutant = partial(
 )
 counted = partial(
     Mutant, file="dsv4_kernels/gates/ascend/counted.py", tests="tests/commands/test_overlap.py"
+)
+diagram = partial(
+    Mutant, file="dsv4_kernels/commands/diagram.py", tests="tests/commands/test_readme.py"
 )
 
 OWN = "test_bytes_macs_and_instructions_weigh_by_themselves"
@@ -113,5 +116,29 @@ MUTANTS = (
         'return topk if layer == "CSA" else seen',
         "return topk",
         killed_by="tests/commands/test_readme.py::test_the_overlap_table_is_the_printed_one",
+    ),
+    mutant(
+        "a chunk begins where the one before the demo's does",
+        "START = 4000",
+        "START = 3872",
+        killed_by="test_a_chunk_begins_at_position_4000[HCA-39]",
+    ),
+    diagram(
+        "what is only ordered is drawn",
+        'if kind == "RAW":',
+        'if kind != "WAR":',
+        killed_by="test_what_is_ordered_without_handing_on_data_has_no_arrow",
+    ),
+    diagram(
+        "eight groups, whatever is asked for",
+        "dims = replace(flash, groups=groups, heads",
+        "dims = replace(flash, heads",
+        killed_by="test_a_diagram_is_of_the_schedule_and_groups_that_are_asked_for",
+    ),
+    diagram(
+        "four groups a launch, whatever is asked for",
+        "schedule=schedule, groups_per_launch=groups_per_launch)",
+        "schedule=schedule)",
+        killed_by="test_a_diagram_is_of_the_schedule_and_groups_that_are_asked_for",
     ),
 )
