@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +21,7 @@ import dsv4_kernels
 from dsv4_kernels import MissingDependency
 from dsv4_kernels import device as devices
 from dsv4_kernels.__main__ import COMMANDS
-from dsv4_kernels.device import Target, cpu, npu
+from dsv4_kernels.device import Target, cpu, cuda, npu, untraced
 from dsv4_kernels.device.target import CoreMemory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -151,6 +153,34 @@ print(said.getvalue())
     assert (command, code) == (f"dsv4_kernels: {launch}", "2")
 
 
+@pytest.mark.parametrize("value", ["0", "", "2"])
+def test_triton_takes_no_other_word_for_its_interpreter(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", value)
+    assert devices.require_triton.__wrapped__() is devices.require_triton()
+
+
+@pytest.mark.parametrize("name", ["triton", "triton._C.libtriton"])
+def test_a_broken_triton_is_not_a_missing_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_spec(*_: Any) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.delitem(sys.modules, "triton")
+    monkeypatch.setattr(sys, "meta_path", [SimpleNamespace(find_spec=find_spec)])
+    with pytest.raises(ImportError) as caught:
+        devices.require_triton.__wrapped__()
+    missing = name == "triton"
+    assert type(caught.value) is (MissingDependency if missing else ModuleNotFoundError)
+    assert f"No module named {name!r}" == str(caught.value.__cause__ if missing else caught.value)
+
+
+def test_an_extra_is_got_from_a_checkout() -> None:
+    said = "pip install -e '.[npu,bench]' in a checkout of dsv4-kernels"
+    assert devices.with_extra("npu", "bench") == said
+    assert issubclass(MissingDependency, ImportError)
+
+
 @pytest.mark.parametrize("name", [n for n in dsv4_kernels.__all__ if n.islower()])
 def test_without_triton_a_segment_says_how_to_get_it(
     name: str, monkeypatch: pytest.MonkeyPatch
@@ -197,6 +227,18 @@ def test_without_the_part_that_lowers_linalg() -> None:
 @needs_cpu_backend
 def test_a_launch_needs_neither_torch_npu_nor_rich() -> None:
     assert python(LAUNCH, ("torch_npu", "rich")) == "launched"
+
+
+def test_all_that_a_cpu_lacks_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    nothing = SimpleNamespace(find_spec=lambda name: None)
+    monkeypatch.setattr(cpu, "importlib", SimpleNamespace(util=nothing))
+    with pytest.raises(MissingDependency) as caught:
+        cpu.driver.__wrapped__(None)
+    assert str(caught.value) == (
+        "CPU tensors need triton-ascend and ascendnpu-ir (the kernels run there as the code of the "
+        "Ascend compiler's front half): pip install -e '.[cpu]' in a checkout of dsv4-kernels, "
+        "into an environment without upstream triton"
+    )
 
 
 # -- the package's names
@@ -302,6 +344,170 @@ def test_on_in_two_threads_at_once(marker: Marker, device: torch.device) -> None
     assert active_driver() is marker
 
 
+class Driver:
+    """Stands for one that launches nothing, and a gate's, which records what is refused inside."""
+
+    def __init__(self) -> None:
+        self.recording = 0
+
+    @contextlib.contextmanager
+    def recording_refusals(self) -> Iterator[None]:
+        self.recording += 1
+        yield
+
+
+META = torch.device("meta")
+PART = Target("npu", "a part", 1, 2)
+
+
+def test_a_launch_on_one_device_inside_of_one_on_another(
+    marker: Marker, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices._DRIVER._changed, "wait", lambda: pytest.fail("waits for itself"))
+    with devices.route("meta", PART, Driver()), devices.on(torch.empty(1, device=device)):
+        message = "^a launch on one device inside of a launch on another$"
+        with pytest.raises(RuntimeError, match=message), devices.launching(META):
+            pytest.fail("launched")
+        assert devices._lock(META).acquire(blocking=False)  # nobody's
+        devices._lock(META).release()
+    assert active_driver() is marker
+
+
+@needs_cpu_backend
+def test_one_driver_at_a_time(marker: Marker) -> None:
+    """Who wants another one waits for it, and gets it together with all who want the same."""
+    inside, left, other = threading.Event(), threading.Event(), Driver()
+    both = threading.Barrier(2, timeout=20)
+    seen: list[Any] = []
+
+    def first() -> None:
+        with devices.on(torch.empty(1)):
+            inside.set()
+            time.sleep(0.1)  # the others come meanwhile
+            seen.append(active_driver())
+            left.set()
+
+    def second(index: int) -> None:
+        inside.wait()
+        with devices.route("meta", PART, other), devices.launching(torch.device("meta", index)):
+            seen.append((left.is_set(), active_driver()))
+            both.wait()
+
+    bodies = [(first, ()), (second, (0,)), (second, (1,))]
+    threads = [threading.Thread(target=body, args=args, daemon=True) for body, args in bodies]
+    for thread in threads:
+        thread.start()
+    end = time.monotonic() + 20
+    for thread in threads:
+        thread.join(timeout=max(0.0, end - time.monotonic()))
+    assert not any(thread.is_alive() for thread in threads)
+    own, *others = seen
+    assert not isinstance(own, Driver | Marker)
+    assert others == [(True, other)] * 2
+    assert active_driver() is marker
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_what_ends_the_wait_for_a_driver_leaves_the_device_free(
+    error: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def enter(driver: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(devices._DRIVER, "enter", enter)
+    with pytest.raises(error), devices.route("meta", PART, Driver()), devices.launching(META):
+        pytest.fail("launched")
+    taken: list[bool] = []
+
+    def take() -> None:
+        with devices.exclusively(META) as held:
+            taken.append(held)
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    thread.join(timeout=20)
+    assert taken == [True]
+
+
+def test_routes_are_by_kind_and_end(marker: Marker) -> None:
+    first, second, third = Driver(), Driver(), Driver()
+    meta, here = torch.empty(1, device="meta"), torch.empty(1)
+    other = Target("cuda", "another part", 3, 4)
+    with devices.route("meta", PART, first):
+        with devices.route("cpu", other, second), devices.route("meta", other, third):
+            for tensor, driver in ((meta, third), (here, second)):
+                with devices.on(tensor) as target:
+                    assert (target, active_driver()) == (other, driver)
+                assert devices.family(tensor.device) == "cuda"
+        with devices.on(meta) as target:
+            assert (target, active_driver(), first.recording) == (PART, first, 1)
+        assert [devices.family(x.device) for x in (meta, here)] == ["npu", "cpu"]
+    assert devices.family(META) == "meta"
+    with pytest.raises(MissingDependency), devices.on(meta):
+        pytest.fail("launched")
+    assert active_driver() is marker
+
+
+def test_the_device_is_current_inside_unless_launches_go_elsewhere(
+    marker: Marker, device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entered once for every time and left in turn."""
+    log: list[str] = []
+
+    class Current:
+        def __init__(self, device: torch.device) -> None:
+            self.name = f"{device.type} {len(log)}"
+
+        def __enter__(self) -> None:
+            log.append(f"enters {self.name}")
+
+        def __exit__(self, *error: object) -> None:
+            log.append(f"leaves {self.name} {error}")
+
+    monkeypatch.setattr(devices, "current", Current)
+    launching = devices.launching(device)
+    with pytest.raises(ZeroDivisionError), launching, launching:
+        raise ZeroDivisionError
+    nothing = (None, None, None)
+    kind = device.type
+    assert log == [
+        f"enters {kind} 0", f"enters {kind} 1", f"leaves {kind} 1 {nothing}",
+        f"leaves {kind} 0 {nothing}",
+    ]  # fmt: skip
+    with devices.route(kind, PART, Driver()), launching:
+        pass
+    assert len(log) == 4
+
+
+def test_a_tensor_without_memory_is_nowhere_current() -> None:
+    with devices.current(META):
+        assert devices.stream_api(META) is None
+
+
+def test_a_compiler_asks_once_and_calls_a_function_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+
+    def disable(function: Any) -> Any:
+        asked.append(function)
+        return lambda *args, **kwargs: ("as it is", function(*args, **kwargs))
+
+    def twice(number: int, *, more: int = 0) -> int:
+        """Of the number."""
+        return 2 * number + more
+
+    function = untraced.untraced(twice)
+    assert (function.__name__, function.__doc__) == ("twice", "Of the number.")
+    monkeypatch.setattr(untraced, "_UNTRACED", {})
+    monkeypatch.setattr(torch.compiler, "disable", disable)
+    assert function(3, more=1) == 7
+    assert asked == []
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert [function(3, more=1), function(4)] == [("as it is", 7), ("as it is", 8)]
+    assert asked == [twice]
+
+
 # -- targets
 
 
@@ -324,8 +530,12 @@ def test_a_grid_has_no_more_programs_than_cores(lane: Any, tasks: int, programs:
 
 
 def test_a_gpu_gets_a_program_per_task() -> None:
+    target = devices.cuda_target("H100")
+    assert (target.kind, target.name, target.memory) == ("cuda", "H100", None)
     for lane in ("cube", "vector"):
-        assert devices.cuda_target("H100").grid(lane, 20_480) == (20_480,)
+        for tasks in (20_480, 2**31 - 1):  # the most that a grid has
+            assert target.grid(lane, tasks) == (tasks,)
+        assert target.grid(lane, 2**31) == (2**31 - 1,)
 
 
 def test_best_is_the_cpu_without_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -333,7 +543,11 @@ def test_best_is_the_cpu_without_an_accelerator(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     cpu = devices.best()
     assert cpu == torch.device("cpu")
-    assert "say nothing about an NPU" in devices.describe(cpu)
+    threads = torch.get_num_threads()
+    assert devices.describe(cpu) == (
+        f"CPU, {threads} threads: the Ascend front half's code compiled for this host; its times "
+        "say nothing about an NPU"
+    )
     devices.synchronize(cpu)
 
 
@@ -355,7 +569,7 @@ class StandInNpu:
     """What `device/npu.py` asks torch_npu, and Triton's driver, for."""
 
     def __init__(self, name: str = "", cores: int = 0) -> None:
-        self.name, self.cores, self.asked = name, cores, []
+        self.name, self.cores, self.asked, self.named = name, cores, [], []
         self.utils = self
 
     def is_available(self) -> bool:
@@ -364,7 +578,11 @@ class StandInNpu:
     def current_device(self) -> int:
         return 1
 
+    def device(self, device: Any) -> tuple[str, Any]:
+        return ("inside", device)
+
     def get_device_name(self, device: torch.device) -> str:
+        self.named.append(device)
         return self.name
 
     def get_device_properties(self, index: int) -> dict[str, int]:
@@ -381,8 +599,9 @@ def an_npu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         (tmp_path / "torch_npu.py").write_text("")
         monkeypatch.syspath_prepend(str(tmp_path))
         # Without the real thing torch has no device of this name.
-        mine = SimpleNamespace(npu=stand_in, device=lambda kind, index: f"{kind}:{index}")
-        monkeypatch.setattr(npu, "torch", mine)
+        mine = dict(npu=stand_in, cuda=stand_in, device=lambda kind, index: f"{kind}:{index}")
+        monkeypatch.setattr(npu, "torch", SimpleNamespace(**mine))
+        monkeypatch.setattr(cuda, "torch", SimpleNamespace(**mine))
         return stand_in
 
     monkeypatch.setattr(npu, "_present", npu._present.__wrapped__)  # without their caches
@@ -391,15 +610,13 @@ def an_npu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     sys.modules.pop("torch_npu", None)
 
 
-def test_torch_npu_without_a_device_is_no_npu(
-    an_npu: Callable[..., StandInNpu], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_torch_npu_without_a_device_is_no_npu(an_npu: Callable[..., StandInNpu]) -> None:
     an_npu("")
     assert npu.best() is None
+    assert cuda.best() is None
     an_npu("Ascend910B3")
     assert npu.best() == "npu:1"
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    assert cuda.best() == "cuda:1"
     assert devices.best() == "npu:1"  # ahead of a GPU beside it
 
 
@@ -409,6 +626,7 @@ def test_torch_npu_without_a_device_is_no_npu(
         ("Ascend910B3", CoreMemory(ub=196608, l1=524288, l0c=131072)),
         ("Ascend910_9392", CoreMemory(ub=196608, l1=524288, l0c=131072)),
         ("Ascend950PR_9599", None),
+        ("NotAscend910B3", None),
     ],
 )
 def test_an_npu_is_asked_for_its_cores(
@@ -418,13 +636,63 @@ def test_an_npu_is_asked_for_its_cores(
     devices.require_triton().runtime.driver.set_active(stand_in)
     device: Any = SimpleNamespace(type="npu", index=3)
     assert npu.target(device) == Target("npu", name, 24, 48, room)
-    assert stand_in.asked == [3]
-    assert devices.describe(device).startswith(f"{name} (")
+    assert (stand_in.asked, stand_in.named) == ([3], [device])
+    assert devices.describe(device) == f"{name} ({device})"
+    current: Any = SimpleNamespace(type="npu", index=None)
+    npu.target(current)
+    assert stand_in.asked[-1] == 0
+
+
+@pytest.mark.parametrize("family", [npu, cuda], ids=["npu", "cuda"])
+def test_an_accelerator_is_what_torch_and_triton_have_of_it(
+    family: Any, an_npu: Callable[..., StandInNpu], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRITON_ENABLE_TASKQUEUE", raising=False)
+    stand_in, own, other = an_npu("a part", 24), Driver(), Driver()
+    triton = SimpleNamespace(runtime=SimpleNamespace(driver=SimpleNamespace()))
+    triton.runtime.driver.default, triton.runtime.driver.active = own, other
+    assert family.driver(triton) is own  # whichever is active
+    device: Any = SimpleNamespace(type=family.__name__.rpartition(".")[2], index=3)
+    assert devices.current(device) == ("inside", device)
+    assert devices.stream_api(device) is stand_in
+    if family is cuda:
+        assert cuda.target(device) == devices.cuda_target("a part")
+        assert devices.describe(device) == f"a part ({device})"
+        assert stand_in.named == [device] * 2
+
+
+@pytest.mark.parametrize("kind", ["npu", "cuda"])
+def test_streams_graphs_and_waits_are_the_device_s(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[Any] = []
+    device: Any = SimpleNamespace(type=kind)
+    tensor: Any = SimpleNamespace(device=device, record_stream=said.append)
+    devices.keep_for(tensor, "a stream")
+    monkeypatch.setattr(torch, kind, SimpleNamespace(synchronize=said.append), raising=False)
+    devices.synchronize(device)
+    assert said == ["a stream", device]
+    api = SimpleNamespace(is_current_stream_capturing=lambda: "whether")
+    assert devices.is_capturing(api) == "whether"
+    api.CUDAGraph = lambda: "a CUDA graph"  # torch.npu has both names of some things
+    assert devices.graph(api) == "a CUDA graph"
+    api.NPUGraph = lambda: "an NPU graph"
+    assert devices.graph(api) == "an NPU graph"
+
+
+def test_of_a_cpu_nothing_is_kept_or_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        pytest.fail("a CPU has no streams")
+
+    monkeypatch.setattr(torch.Tensor, "record_stream", fail)
+    monkeypatch.setattr(torch.cpu, "synchronize", fail)
+    devices.keep_for(torch.empty(1), None)
+    devices.synchronize(torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
     ("value", "synchronous"),
-    [(None, False), ("true", False), ("True", False), ("1", False), ("0", True), ("off", True)],
+    [(None, False), ("true", False), ("True", False), ("1", False), ("0", True), ("Off", True)],
 )
 def test_launches_without_a_queue_are_warned_of(
     value: str | None, synchronous: bool, an_npu: Any, monkeypatch: pytest.MonkeyPatch
@@ -435,13 +703,20 @@ def test_launches_without_a_queue_are_warned_of(
     else:
         monkeypatch.setenv("TRITON_ENABLE_TASKQUEUE", value)
     device: Any = SimpleNamespace(type="npu")
+
+    def plan() -> Any:
+        return devices.stream_api(device)
+
+    def entry() -> Any:
+        return plan()
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert devices.stream_api(device) is stand_in
-    said = [
-        str(warning.message).partition(" makes every launch synchronous")[0] for warning in caught
-    ]
-    assert said == ([f"TRITON_ENABLE_TASKQUEUE={value}"] if synchronous else [])
+        assert entry() is stand_in
+    said = f"TRITON_ENABLE_TASKQUEUE={value} makes every launch synchronous: lanes will not overlap"
+    assert [str(warning.message) for warning in caught] == ([said] if synchronous else [])
+    # Whoever makes a plan is told, not the plan.
+    assert all(warning.lineno == entry.__code__.co_firstlineno + 1 for warning in caught)
 
 
 @needs_cpu_backend
@@ -451,6 +726,8 @@ def test_a_cpu_has_as_many_cores_as_torch_has_threads() -> None:
         for threads in (1, 3):
             torch.set_num_threads(threads)
             with devices.on(torch.empty(1)) as target:
-                assert (target.cube_programs, target.vector_programs) == (threads, threads)
+                assert target == Target("cpu", "CPU", threads, threads, None)
+            said = devices.describe(torch.device("cpu"))
+            assert said.startswith(f"CPU, {threads} threads: ")
     finally:
         torch.set_num_threads(before)

@@ -180,8 +180,7 @@ def _after_fork() -> None:
 
 
 def _after_fork_in_child() -> None:
-    _after_fork()
-    _lock.cache_clear()
+    _lock.cache_clear()  # those that threads hold which are not here, and its own
     _DRIVER.lose_other_threads()
 
 

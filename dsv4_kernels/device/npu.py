@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import importlib.util
 import os
 import warnings
 from contextlib import AbstractContextManager
@@ -67,10 +66,8 @@ def describe(device: torch.device) -> str:
 
 @functools.cache
 def _present() -> bool:
-    if importlib.util.find_spec("torch_npu") is None:
-        return False
     try:
         importlib.import_module("torch_npu")
-    except (ImportError, OSError):  # installed, but CANN's libraries are not
+    except (ImportError, OSError):  # not installed, or CANN's libraries are not
         return False
     return torch.npu.is_available()  # type: ignore[attr-defined]

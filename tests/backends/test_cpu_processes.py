@@ -10,6 +10,7 @@ Each case is a function here that a process of its own runs; it prints what it s
 from __future__ import annotations
 
 import atexit
+import contextlib
 import importlib
 import os
 import signal
@@ -75,10 +76,55 @@ def exit_code_of_fork(body: Callable[[], bool]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def fork_after_a_launch() -> None:
+def active_driver() -> Any:
+    return devices.require_triton().runtime.driver.active
+
+
+def fork_around_launches() -> None:
     torch.set_num_threads(2)
-    assert count(2)
+    before = active_driver()
+    print(exit_code_of_fork(lambda: active_driver() is before and count(2)), count(2))
     print(exit_code_of_fork(lambda: count(3)), count(4))
+    with contextlib.ExitStack() as inside:
+        inside.enter_context(devices.on(torch.empty(1)))
+        own = active_driver()
+
+        def goes_on() -> bool:
+            inside_too = active_driver() is own is not before and count(3)
+            inside.close()
+            return inside_too and active_driver() is before
+
+        print(exit_code_of_fork(goes_on), active_driver() is own)
+    fork_beside_a_launch_on_another_device()
+
+
+def fork_beside_a_launch_on_another_device() -> None:
+    """For which a fork does not wait; another thread is just looking who launches."""
+    torch.set_num_threads(2)
+    before, other = active_driver(), object()
+    inside, forked = threading.Event(), threading.Event()
+
+    def on_meta() -> contextlib.AbstractContextManager[Any]:
+        return devices.route("meta", devices.cuda_target("a part"), other)
+
+    def launch() -> None:
+        with on_meta(), devices.launching(torch.device("meta")), devices._DRIVER._changed:
+            inside.set()
+            forked.wait()
+
+    def launches() -> bool:
+        signal.alarm(20)  # where it waits for a thread that is not here
+        with on_meta(), devices.launching(torch.device("meta")):
+            there = active_driver() is other
+        return there and active_driver() is before and count(3)
+
+    thread = threading.Thread(target=launch)
+    thread.start()
+    inside.wait()
+    print(exit_code_of_fork(launches))
+    forked.set()
+    thread.join()
+    print(active_driver() is before)
 
 
 def every_entry_in_a_fork() -> None:
@@ -110,7 +156,7 @@ def fork_and_compile() -> None:
 
 def fork_while_another_thread_launches() -> None:
     torch.set_num_threads(2)
-    before = devices.require_triton().runtime.driver.active
+    before = active_driver()
     rounds = rounds_in(0.05)
     stop, failed = threading.Event(), []
 
@@ -120,7 +166,7 @@ def fork_while_another_thread_launches() -> None:
                 failed.append(rounds)
 
     def driver_is_back() -> bool:
-        return devices.require_triton().runtime.driver.active is before
+        return active_driver() is before
 
     thread = threading.Thread(target=launch_all_the_time)
     thread.start()
@@ -150,7 +196,8 @@ def data_loader() -> None:
 
 
 def test_a_process_forked_after_a_launch_launches() -> None:
-    assert run("fork_after_a_launch()") == ["0", "True"]
+    """And ahead of one, in one, and beside one on another device."""
+    assert run("fork_around_launches()") == ["0", "True"] * 4
 
 
 def test_every_entry_and_segment_launches_in_a_fork() -> None:

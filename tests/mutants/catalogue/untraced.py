@@ -24,6 +24,12 @@ MUTANTS = (
         killed_by=COMPILED,
     ),
     mutant(
+        "a function is compiled around anew at every call",
+        "if function not in _UNTRACED:",
+        "if True:",
+        killed_by="tests/test_device.py::test_a_compiler_asks_once_and_calls_a_function_as_it_is",
+    ),
+    mutant(
         "a segment is traced",
         "    @untraced\n    def __call__",
         "    def __call__",
