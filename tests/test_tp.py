@@ -15,6 +15,7 @@ import torch.distributed as dist
 import children
 from checkpoints import write
 from dsv4_kernels import ContractError, group_quant, prefill_sparse_attn, tp, weights
+from dsv4_kernels.device import untraced
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.inputs.prefill import make_inputs
 from reference.bounds import spacing
@@ -166,7 +167,8 @@ def test_the_readme_s_lines_lead_from_a_checkpoint_to_an_output(tmp_path):
 
 
 def test_without_a_process_group():
-    with pytest.raises(ContractError, match="`group` must be of an initialised"):
+    message = "`group` must be of an initialised torch.distributed, got none: init_process_group$"
+    with pytest.raises(ContractError, match=message):
         tp.reduce(torch.zeros(2, 3))
 
 
@@ -184,5 +186,43 @@ def test_what_is_no_part(tmp_path):
                 tp.reduce(wrong)
         with pytest.raises(ContractError, match=r"`out` must be \[3, D=5\] bfloat16"):
             tp.reduce(partial, out=torch.empty(2, 5, dtype=torch.bfloat16))
+        message = "`group` must be a group that this process is in, got another$"
+        with pytest.raises(ValueError, match=message):  # torch's own has other words
+            tp.reduce(partial, dist.GroupMember.NON_GROUP_MEMBER)
+        part = partial.clone().requires_grad_()
+        assert not tp.reduce(part).requires_grad
     finally:
         dist.destroy_process_group()
+
+
+def test_the_ranks_are_those_of_the_group(monkeypatch):
+    """Of two, of which this is the second; a collective that only looks."""
+    asked = []
+
+    def of_group(answer):
+        return lambda group: asked.append(group) or answer
+
+    def collective(*tensors, group):
+        asked.append(group)
+        tensors[0].fill_(len(tensors))
+
+    names = dict(get_world_size=of_group(2), get_rank=of_group(1), is_initialized=lambda: True)
+    names |= dict(all_reduce=collective, reduce_scatter_tensor=collective)
+    for name, stand_in in names.items():
+        monkeypatch.setattr(dist, name, stand_in)
+    partial = torch.zeros(4, 3)
+    assert tp.reduce(partial, "a group").equal(torch.ones(4, 3, dtype=torch.bfloat16))
+    assert tp.reduce(partial, "a group", scatter=True).equal(2 * torch.ones(2, 3).bfloat16())
+    assert partial.equal(torch.ones(4, 3))  # a scatter leaves it alone
+    assert asked == ["a group"] * 6
+    message = r"`partial` must be \[T, D\] with T a multiple of 2, got T = 3$"
+    with pytest.raises(ContractError, match=message):
+        tp.reduce(partial[:3], scatter=True)
+    assert tp.reduce(partial[:3]).shape == (3, 3)
+
+
+def test_a_compiler_does_not_look_into_a_collective(monkeypatch):
+    monkeypatch.setattr(untraced, "_UNTRACED", {})
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    monkeypatch.setattr(torch.compiler, "disable", lambda function: lambda *_: function.__name__)
+    assert tp.reduce(torch.zeros(2, 3)) == "reduce"

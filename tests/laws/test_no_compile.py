@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
+import triton.language as tl
 from triton.runtime.jit import JITFunction
 
 import dsv4_kernels
@@ -18,6 +19,7 @@ from dsv4_kernels import SparseAttn, prefill_sparse_attn, segments, sparse_attn,
 from dsv4_kernels import device as devices
 from dsv4_kernels.chains.attention import forms_on
 from dsv4_kernels.inputs.batch import BatchInputs, Request, make_batch
+from dsv4_kernels.segments import kernel as kernels
 
 REQUESTS = (Request(100, 3, key=1), Request(7, 7, key=2), Request(61, 1, key=3))
 T = 11  # waves of 3 begin at rows 3, 6, 9 and end with one of 2
@@ -167,3 +169,21 @@ def test_a_constant_that_is_new_compiles(in_service, device):
     other = batch_of(device=device, page_sizes=(64, 2))
     with pytest.raises(CompiledInService):
         sparse_attn(*other.args(), **other.options())
+
+
+def _some_kernel(
+    q_ptr, wo_b_ptr, m_ptr, kv_ptr, attn_out_ptr, attn_sink_ptr, rows_ptr, live_slots_ptr, N,
+    stride, H: tl.constexpr,
+):  # fmt: skip
+    pass
+
+
+@pytest.mark.parametrize("upstream", [False, True])
+def test_what_a_kernel_is_compiled_for(upstream, monkeypatch):
+    """No number; on CUDA the alignment of what has rows of 16 bytes, or is a workspace."""
+    monkeypatch.setattr(kernels, "_UPSTREAM", upstream)
+    made = kernels.kernel(_some_kernel)
+    assert made.do_not_specialize == ["N", "stride"]
+    never = ["attn_out_ptr", "attn_sink_ptr", "live_slots_ptr"]
+    always = ["q_ptr", "wo_b_ptr", "m_ptr", "kv_ptr", "rows_ptr"]
+    assert {*made.do_not_specialize_on_alignment} == {*never, *([] if upstream else always)}

@@ -29,4 +29,20 @@ MUTANTS = (
         "return (rows",
         killed_by="test_a_batch_compiles_nothing_behind_the_first[4-True-None-fused]",
     ),
+    *(
+        kernel(wrong, old, new, killed_by="test_what_a_kernel_is_compiled_for[True]")
+        for wrong, old, new in (
+            ("an output's address compiles", ' and buffer.lifetime != "output"', ""),
+            (
+                "weights are loaded byte by byte",
+                "in (torch.bfloat16, torch.int8)",
+                "in (torch.bfloat16,)",
+            ),
+            (
+                "a workspace is loaded number by number",
+                '(rows or buffer.lifetime == "wave")',
+                "rows",
+            ),
+        )
+    ),
 )

@@ -38,4 +38,40 @@ MUTANTS = (
         'f"{error}"',
         killed_by="test_a_rank_that_fails_says_why_and_hangs_nobody",
     ),
+    mutant(
+        "a process outside of the group takes part",
+        "rank >= 0",
+        "rank >= -1",
+        killed_by="test_what_is_no_part",
+    ),
+    mutant(
+        "tokens are left over",
+        "T % size == 0",
+        "T >= size",
+        killed_by="test_the_ranks_are_those_of_the_group",
+    ),
+    mutant(
+        "all ranks take part in a sum",
+        "dist.all_reduce(total, group=group)",
+        "dist.all_reduce(total, group=None)",
+        killed_by="test_the_ranks_are_those_of_the_group",
+    ),
+    mutant(
+        "all ranks take part in a scatter",
+        "dist.reduce_scatter_tensor(total, partial, group=group)",
+        "dist.reduce_scatter_tensor(total, partial, group=None)",
+        killed_by="test_the_ranks_are_those_of_the_group",
+    ),
+    mutant(
+        "a sum has a gradient",
+        "@torch.no_grad()\n",
+        "",
+        killed_by="test_what_is_no_part",
+    ),
+    mutant(
+        "a compiler looks into a collective",
+        "@untraced\n",
+        "",
+        killed_by="test_a_compiler_does_not_look_into_a_collective",
+    ),
 )
