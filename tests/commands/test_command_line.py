@@ -158,7 +158,7 @@ def test_help_lists_the_commands(capsys):
 HELP = {
     "demo": ("(default: FLASH)", "(default: 128)", "a server's decode step", "mixed step"),
     "graph": ("decoupled or row_barrier (default: decoupled)",),
-    "swimlane": ("(default: swimlane.json)",),
+    "swimlane": ("(default: swimlane.json)", "(default: swimlane.png)"),
     "ascend": (*segments_on("npu"), *PARTS),
     "hopper": (*segments_on("cuda"), "e.g. proj_a.num_stages=5\n"),
     "accuracy": ("(default: ['FLASH', 'PRO'])", "print tables as Markdown\n"),

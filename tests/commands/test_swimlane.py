@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import json
 import random
+import re
 
 import pytest
 import torch
@@ -23,6 +24,7 @@ from dsv4_kernels.inputs.prefill import make_inputs
 from dsv4_kernels.launcher.clocks import EventClock, HostClock, Span, Timeline
 from dsv4_kernels.launcher.graph import Node, edges
 from dsv4_kernels.launcher.order import in_order_of_issue
+from dsv4_kernels.segments import SEGMENTS
 from stand_in import StandIn
 
 FLASH = PRESETS["FLASH"]
@@ -150,7 +152,9 @@ def test_a_trace_has_a_process_for_a_schedule_and_a_thread_for_a_lane():
 
 def test_a_table_says_which_launches_made_the_makespan(capsys):
     terminal.console(80).print(command._table(DRAWN), command._table(QUICK))
-    printed = [" ".join(line.split("│")).split() for line in capsys.readouterr().out.splitlines()]
+    printed = [re.sub("[│┃]", " ", line).split() for line in capsys.readouterr().out.splitlines()]
+    assert ["launch", "lane", "begin", "duration", "critical", "path"] in printed
+    assert ["launch", "lane", "begin", "duration"] in printed
     assert ["proj_b", "cube", "3.250", "ms", "0.750", "ms", "yes"] in printed
     assert ["gather_kv", "gather", "0.500", "ms", "2.000", "ms"] in printed
     assert ["proj_a", "cube", "0.000", "ms", "2.000", "ms"] in printed
@@ -189,6 +193,32 @@ def test_bars_are_where_and_as_long_as_launches_were():
     assert [(text.get_text(), *text.get_position()) for text in axes.texts] == [
         ("proj_a", 0.5, 0), ("proj_b", 3.625, 0), ("group_quant", 2, 1), ("gather_kv", 1.5, 2),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("timelines", "critical"), [([QUICK, DRAWN], True), ([QUICK], False)])
+def test_a_picture_has_all_lanes_in_every_panel_and_a_key_to_what_ran(
+    timelines, critical, monkeypatch
+):
+    """In the segments' own order; the time axis ends behind the longest makespan."""
+    drawn = []
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *what, **how: drawn.append((figure, what))
+    )
+    picture.draw(timelines, "of what", "on what", "there.png")
+    ((figure, what),) = drawn
+    assert what == ("there.png",)
+    lanes = [*dict.fromkeys(x.node.lane for timeline in timelines for x in timeline.launches)]
+    for axes in figure.axes:
+        assert [label.get_text() for label in axes.get_yticklabels()] == lanes
+        assert axes.get_xlim() == (0, pytest.approx(1.08 * timelines[-1].makespan / 1e3))
+    assert len(figure.axes) == len(timelines)
+    (legend,) = figure.legends
+    names = {x.node.name for timeline in timelines for x in timeline.launches}
+    ran = [name for name in SEGMENTS if name in names]
+    assert [text.get_text() for text in legend.get_texts()] == [
+        *ran, *["critical path"] * critical,
+    ]  # fmt: skip
+    assert (figure.get_suptitle(), figure.get_supxlabel()) == ("of what", "on what")
 
 
 def test_a_label_is_on_its_bar_or_beside_it_or_nowhere():
@@ -287,8 +317,16 @@ def test_the_command_prints_and_writes_what_ran(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(PRESETS, "FLASH", SMALL)
     files = [str(tmp_path / "lanes.json"), str(tmp_path / "lanes.png")]
     options = ["--tokens", "9", "--groups-per-launch", "1", "--json", files[0], "--png", files[1]]
+    options += ["--layer", "HCA", "--start", "140", "--seed", "3"]
+    asked = []
+    monkeypatch.setattr(
+        command, "make_inputs", lambda *a, **k: asked.append((*a, k)) or make_inputs(*a, **k)
+    )
     assert main(["swimlane", *options]) == 0
+    chunk = dict(layer="HCA", tokens=9, start=140, seed=3, device=devices.best())
+    assert asked == [(SMALL, chunk)]
     printed = capsys.readouterr().out
+    assert "FLASH HCA, T = 9, from position 140\n" in printed
     assert ("critical path" in printed) == (devices.best().type != "cpu")
     trace = json.loads((tmp_path / "lanes.json").read_text())
     makespans = []

@@ -11,6 +11,7 @@ import pytest
 
 from dsv4_kernels.__main__ import main
 from dsv4_kernels.device import Target, cuda_target
+from dsv4_kernels.dims import PRESETS
 from dsv4_kernels.gates.batches import Batch
 from dsv4_kernels.gates.chunk import Compiled
 from dsv4_kernels.gates.hopper import compiler, gate, ptxas
@@ -167,6 +168,32 @@ def test_a_dot_without_wgmma_is_one_and_a_vector_kernel_needs_none():
 def test_resident_programs(num_warps, registers, shared, resident):
     launch = compiled(num_warps=num_warps, shared=shared)
     assert hold(launch, "FLASH", Assembly(registers, 0, 0)).resident == resident
+
+
+def test_a_row_has_what_the_launch_was_asked_for():
+    """Of the first launch; how many there are is a number of its own."""
+    launches = (*compiled().launches, HopperKernel(grid=9, num_warps=1, ptx=WGMMA))
+    kernel = dataclasses.replace(compiled(), launches=launches, label="proj_a[0:4]")
+    assert hold(kernel, "FLASH", FITS) == HopperRow(
+        "proj_a", "proj_a[0:4]", "FLASH", (), launches=2, grid=128, num_warps=8, num_stages=4,
+        shared=196608, assembly=FITS, wgmma={"m64n64k16.f32.bf16.bf16": 1}, resident=1,
+    )  # fmt: skip
+
+
+def test_a_chunk_is_the_presets_with_the_tiles_that_are_asked_for(monkeypatch):
+    asked = []
+    target, tiles = cuda_target("sm_90"), {"proj_a": ProjATiles.cuda()}
+    monkeypatch.setattr(compiler, "require_upstream", lambda: Path("there"))
+    monkeypatch.setattr(compiler, "driver", lambda: SimpleNamespace(part="sm_90"))
+    monkeypatch.setattr(gate, "assemble", lambda *what: FITS)
+
+    def record_chunk(*what, **options):
+        asked.append((*what, options))
+        return [compiled()]
+
+    monkeypatch.setattr(gate, "record_chunk", record_chunk)
+    assert gate.hold_chunk("PRO", tiles) == [hold(compiled(), "PRO", FITS)]
+    assert asked == [(target, compiler.driver(), PRESETS["PRO"], {"tiles": tiles})]
 
 
 def test_a_kernel_without_ptx_is_a_breach_in_the_compilers_words(monkeypatch):

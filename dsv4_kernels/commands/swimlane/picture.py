@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -85,7 +86,7 @@ def _labels(launches: Sequence[Span], span: float) -> Iterator[tuple[float, str,
         return max(map(len, text.split("\n"))) * _CHARACTER * span <= end - begin
 
     waiting, end = [], 0.0
-    for launch, following in zip(launches, [*launches[1:], None], strict=True):
+    for launch, following in itertools.zip_longest(launches, launches[1:]):
         label, begin = launch.node.label, launch.begin / 1e3
         if fits(" ", end, begin):
             waiting = []  # it is not next to the bar before

@@ -148,4 +148,24 @@ MUTANTS = (
         "span",
         killed_by="test_a_label_is_on_its_bar_or_beside_it_or_nowhere",
     ),
+    command(
+        "every chunk begins where the default one does",
+        "layer=layer, tokens=tokens, start=start,",
+        "layer=layer, tokens=tokens,",
+        killed_by="test_the_command_prints_and_writes_what_ran",
+    ),
+    picture(
+        "the time of the first schedule is all that is shown",
+        "span = max(timeline.makespan for timeline in timelines) / 1e3",
+        "span = timelines[0].makespan / 1e3",
+        killed_by="test_a_picture_has_all_lanes_in_every_panel_and_a_key_to_what_ran"
+        "[timelines0-True]",
+    ),
+    picture(
+        "nobody is told what a dark bar is",
+        "if any(timeline.critical_path for timeline in timelines):",
+        "if False:",
+        killed_by="test_a_picture_has_all_lanes_in_every_panel_and_a_key_to_what_ran"
+        "[timelines0-True]",
+    ),
 )

@@ -49,6 +49,18 @@ MUTANTS = (
         "())",
         killed_by="test_a_kernel_without_ptx_is_a_breach_in_the_compilers_words",
     ),
+    gate(
+        "a row has the warps of no launch",
+        "        num_warps=launch.num_warps,\n",
+        "",
+        killed_by="test_a_row_has_what_the_launch_was_asked_for",
+    ),
+    gate(
+        "a chunk has a segment's own tiles",
+        "record_chunk(target, driver, PRESETS[preset], tiles=tiles)",
+        "record_chunk(target, driver, PRESETS[preset])",
+        killed_by="test_a_chunk_is_the_presets_with_the_tiles_that_are_asked_for",
+    ),
     ptxas(
         "products are contracted",
         ' "--fmad=false",',
