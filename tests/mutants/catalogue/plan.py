@@ -242,4 +242,34 @@ MUTANTS = (
         "",
         killed_by="test_the_allocator_keeps_the_memory_for_every_stream_that_ran",
     ),
+    *(
+        Mutant(
+            wrong,
+            old,
+            new,
+            file="dsv4_kernels/launcher/binding.py",
+            tests="tests/launcher/test_binding.py",
+            killed_by=killed_by,
+        )
+        for wrong, old, new, killed_by in (
+            (
+                "nodes are issued in the chain's order",
+                "= in_order_of_issue(nodes)",
+                "= tuple(nodes)",
+                "test_waves_take_turns_in_the_workspace",
+            ),
+            (
+                "what has no strides is asked for them at a run",
+                "                or value.layout != torch.strided\n",
+                "",
+                "test_other_arguments_are_told_from_those_that_were_checked[rows]",
+            ),
+            (
+                "what has no strides is asked for them",
+                "            if value.layout == torch.strided\n",
+                "",
+                "test_other_arguments_are_told_from_those_that_were_checked[rows]",
+            ),
+        )
+    ),
 )
