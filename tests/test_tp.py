@@ -215,6 +215,8 @@ def test_the_ranks_are_those_of_the_group(monkeypatch):
     assert tp.reduce(partial, "a group", scatter=True).equal(2 * torch.ones(2, 3).bfloat16())
     assert partial.equal(torch.ones(4, 3))  # a scatter leaves it alone
     assert asked == ["a group"] * 6
+    meta = torch.zeros(4, 3, device="meta")
+    assert {tp.reduce(meta, scatter=scatter).device for scatter in (False, True)} == {meta.device}
     message = r"`partial` must be \[T, D\] with T a multiple of 2, got T = 3$"
     with pytest.raises(ContractError, match=message):
         tp.reduce(partial[:3], scatter=True)

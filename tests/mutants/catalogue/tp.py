@@ -74,4 +74,10 @@ MUTANTS = (
         "",
         killed_by="test_a_compiler_does_not_look_into_a_collective",
     ),
+    mutant(
+        "the output is made on the CPU",
+        "dtype=torch.bfloat16, device=partial.device)",
+        "dtype=torch.bfloat16)",
+        killed_by="test_the_ranks_are_those_of_the_group",
+    ),
 )
