@@ -33,11 +33,11 @@ class Extent:
     spans the other axis of the kernel's tensors: numbers, numbers of the tiles, or letters.
     """
 
-    low: int = 1
-    high: int = MOST_ELEMENTS
-    divides: int = 0
-    multiple_of: int | str = 0
-    beside: tuple[int | str, ...] = ()
+    low: int
+    high: int
+    divides: int
+    multiple_of: int | str
+    beside: tuple[int | str, ...]
 
     def words(self, numbers: Mapping[str, int]) -> str:
         """The rule in words, with its numbers."""
@@ -133,7 +133,7 @@ class Tiles:
             assert number is not None
             numbers[name] = number
         for name, rule in self._extents().items():
-            for other in rule.beside if name in numbers else ():
+            for other in rule.beside:
                 width = other if isinstance(other, int) else {**contract.sizes, **numbers}[other]
                 contract.require(
                     numbers[name] * width <= MOST_ELEMENTS,
@@ -161,7 +161,7 @@ class Tiles:
     @classmethod
     def _extents(cls) -> dict[str, Extent]:
         """The rule of every number."""
-        return {f.name: f.metadata.get("extent", Extent()) for f in dataclasses.fields(cls)}
+        return {f.name: f.metadata["extent"] for f in dataclasses.fields(cls)}
 
     def options(self, target: Target) -> dict[str, int]:
         """Keywords of a launch that are not the kernel's own arguments."""

@@ -11,7 +11,59 @@ chain = partial(Mutant, file="dsv4_kernels/chains/prefill.py", tests=TESTS)
 gather = partial(Mutant, file="dsv4_kernels/segments/gather_kv.py", tests=TESTS)
 attention = partial(Mutant, file="dsv4_kernels/segments/qk_softmax_pv.py", tests=TESTS)
 
+declared = partial(
+    Mutant, file="dsv4_kernels/segments/segment.py", tests="tests/segments/test_declared.py"
+)
+family = partial(
+    mutant, killed_by="tests/segments/test_declared.py::test_tiles_are_those_of_the_family"
+)
+IDLE = "test_where_nothing_is_to_be_done_no_device_is_asked"
+
 MUTANTS = (
+    family(
+        "a CPU runs a GPU's tiles", 'if target.kind == "cuda" else', 'if target.kind != "npu" else'
+    ),
+    family("warps are never a segment's own", "self.num_warps,", "4,"),
+    family("stages are never a segment's own", "self.num_stages,", "2,"),
+    family("products are added before they are rounded", '_fusion": False', '_fusion": True'),
+    family("eight warps where nobody says", "extent(4, high=32)", "extent(8, high=32)"),
+    family("no budget is one", "raise NotImplementedError", "return Budget()"),
+    declared(
+        "numbers of numpy reach a kernel",
+        "name: contract.sizes.get(name, numbers[name]) for",
+        "name: numbers[name] for",
+        killed_by="test_numbers_are_pythons_own",
+    ),
+    declared(
+        "an empty output is launched for by a plan",
+        "        if self._nothing_to_do(contract, outputs):\n            return _no_launch\n",
+        "",
+        killed_by=IDLE,
+    ),
+    declared(
+        "no group is launched for",
+        "self.by_groups and not contract.groups",
+        "False",
+        killed_by=IDLE,
+    ),
+    declared(
+        "one empty output of several is launched for",
+        "no_group or any(",
+        "no_group or all(",
+        killed_by=IDLE,
+    ),
+    declared(
+        "what another call needs is compiled but for one",
+        "while self._uncompiled:",
+        "if self._uncompiled:",
+        killed_by="test_a_launch_looks_up_names_and_compiles_once_for_those_beside_it",
+    ),
+    declared(
+        "tiles once chosen stay",
+        "chosen=tiles)",
+        "chosen=tiles or self.chosen)",
+        killed_by="test_no_tiles_are_the_device_s_again",
+    ),
     mutant(
         "no lowest tile",
         "if not self.low <= number <= self.high:",
