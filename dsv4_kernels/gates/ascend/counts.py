@@ -32,8 +32,6 @@ LOADED: dict[str, int] = {
     "live_blocks_ptr": 2**31 - 1,  # all of them
     "rows_ptr": 130,  # of the overlay, after a ring of one page of 128 rows
     "live_slots_ptr": 1,
-    "tile_blocks_ptr": 2**31 - 1,
-    "token_blocks_ptr": 2**31 - 1,
     "tile_count_ptr": 16,
     "tile_tokens_ptr": 8,
 }
