@@ -13,6 +13,13 @@ from dsv4_kernels.device import Target, cuda_target
 from dsv4_kernels.segments.proj_a import ProjATiles
 from dsv4_kernels.segments.proj_b import ProjBTiles
 from dsv4_kernels.segments.qk_softmax_pv import QkSoftmaxPvTiles
+from dsv4_kernels.segments.tasks import (
+    heads_tasks,
+    matmul_tasks,
+    rows_of_a_task,
+    rows_tasks,
+    tile_of_few,
+)
 
 A2 = Target("npu", "Ascend910B3", 20, 40)
 A3 = Target("npu", "Ascend910_9392", 24, 48)
@@ -81,6 +88,27 @@ def test_few_tokens_have_one_tile_and_the_busiest_core_the_fewest_rows(
     target, groups, tokens, tiles
 ):
     assert matmuls(target, groups, tokens) == tiles
+
+
+def test_every_tile_of_a_launch_s_groups_is_a_task():
+    """The last of a row, a column or a group is one too."""
+    contract = Contract("op", N=130, G=4, H=20, U=7, X=3)
+    contract.group_range(range(1, 3))
+    assert matmul_tasks(contract, 300, 128, 256) == 2 * 2 * 2
+    assert heads_tasks(contract, 2) == 130 * 2 * 3
+    assert rows_tasks(contract, 16) == 7 * 4
+
+
+def test_a_task_has_the_rows_that_share_kv_in_whole_fractals():
+    rows = [rows_of_a_task(dict(X=x, H=h), 64) for x, h in ((1, 8), (1, 20), (4, 12), (8, 64))]
+    assert rows == [16, 32, 64, 64]
+
+
+def test_of_two_widths_that_cost_the_same_the_wider_is_taken():
+    contract = Contract("op", N=64, G=1)
+    contract.group_range(None)
+    assert 3 * (64 + 256) == 5 * (64 + 128)  # the rounds of two cores over 1280 columns
+    assert tile_of_few(contract, 1280, cores=2) == (64, 256)
 
 
 @pytest.mark.parametrize("tokens", [1, 8, 16, 17, 33, 64])

@@ -68,4 +68,50 @@ MUTANTS = (
             ),
         )
     ),
+    *(
+        mutant(
+            wrong,
+            old,
+            new,
+            killed_by=f"tests/segments/test_sized_tiles.py::{killed_by}",
+        )
+        for wrong, old, new, killed_by in (
+            (
+                "a launch for some groups has the programs of all",
+                "return len(contract.groups) * tiles",
+                'return contract["G"] * tiles',
+                "test_every_tile_of_a_launch_s_groups_is_a_task",
+            ),
+            (
+                "the last heads of a group are no task",
+                "triton.cdiv(heads_per_group, block_h)",
+                "(heads_per_group // block_h)",
+                "test_every_tile_of_a_launch_s_groups_is_a_task",
+            ),
+            (
+                "rows are those of one token",
+                'triton.cdiv(contract["X"] * contract["H"], rows)',
+                'triton.cdiv(contract["H"], rows)',
+                "test_every_tile_of_a_launch_s_groups_is_a_task",
+            ),
+            (
+                "a task has less than a fractal",
+                "min(max(shared, FRACTAL), most)",
+                "min(shared, most)",
+                "test_a_task_has_the_rows_that_share_kv_in_whole_fractals",
+            ),
+            (
+                "a task has more rows than are asked for",
+                "min(max(shared, FRACTAL), most)",
+                "max(shared, FRACTAL)",
+                "test_a_task_has_the_rows_that_share_kv_in_whole_fractals",
+            ),
+            (
+                "of equal widths the narrower",
+                "widths: Sequence[int] = (256, 128)",
+                "widths: Sequence[int] = (128, 256)",
+                "test_of_two_widths_that_cost_the_same_the_wider_is_taken",
+            ),
+        )
+    ),
 )
