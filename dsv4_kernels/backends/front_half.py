@@ -111,7 +111,7 @@ def _named_in_errors(stage: Stage) -> Stage:
         except Exception as error:
             message = str(error)
             if isinstance(error, subprocess.CalledProcessError):
-                stderr = error.stderr or ""
+                stderr = error.stderr
                 message = stderr.decode() if isinstance(stderr, bytes) else stderr
             kernel = metadata.get("name") or _kernel_name(module)
             raise RuntimeError(

@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
-import re
+import shlex
 import stat
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ from on_cpu import launch
 from children import finish, start
 from dsv4_kernels import MissingDependency
 from dsv4_kernels.backends import front_half
-from dsv4_kernels.backends.linalg import backend, c_compiler
+from dsv4_kernels.backends.linalg import backend, c_compiler, host
 
 pytestmark = on_cpu.only
 
@@ -146,33 +147,41 @@ def test_a_cache_that_tritons_own_class_wrote_is_read(cache: Path) -> None:
 # -- folders that cannot be written
 
 
-SENTENCE = (
-    r"^compiled kernels are kept in \S+, where this process cannot write \([^.]+\): "
-    r"set TRITON_CACHE_DIR to a folder where it can$"
-)
+def sentence(folder: str, reason: str) -> str:
+    return (
+        f"compiled kernels are kept in {folder}, where this process cannot write ({reason}): "
+        "set TRITON_CACHE_DIR to a folder where it can"
+    )
 
 
 def test_a_cache_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    assert re.search(SENTENCE, refusal())
+    folder = str(tmp_path / "file" / "cache")
+    monkeypatch.setenv("TRITON_CACHE_DIR", folder)
+    assert refusal() == sentence(folder, "Not a directory")
 
 
 def test_a_home_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
     (tmp_path / "file").touch()
-    monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
+    monkeypatch.setenv("TRITON_CACHE_DIR", " ")
     monkeypatch.delenv("TRITON_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "file"))
-    assert re.search(SENTENCE, refusal())
+    assert refusal() == sentence("~/.triton/cache", "Not a directory")
+    monkeypatch.setenv("TRITON_HOME", str(tmp_path / "file"))
+    assert refusal() == sentence(f"{tmp_path}/file/.triton/cache", "Not a directory")
+    monkeypatch.setattr(Path, "home", nowhere)
+    assert "cannot write (Could not determine home directory.): set" in refusal()
 
 
-@pytest.mark.usefixtures("cache")
-def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_full(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    assert re.search(SENTENCE, refusal())
+    assert refusal() == sentence(str(cache), "No space left on device")
 
 
 # -- C compilers
@@ -181,19 +190,24 @@ def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
 def compiler_that_notes(folder: Path) -> tuple[Path, Path]:
     """A compiler and the file where it writes down what it was called with."""
     script, notes = folder / "my-cc", folder / "notes"
-    script.write_text(f'#!/bin/sh\necho "$@" >> {notes}\nexec gcc "$@"\n')
+    script.write_text(f'#!/bin/sh\necho "$@" >> "{notes}"\nexec gcc "$@"\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return script, notes
 
 
 @pytest.mark.usefixtures("cache")
 def test_cc_is_used_with_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script, notes = compiler_that_notes(tmp_path)
-    monkeypatch.setenv("CC", f"{script} -DMINE=1")
+    """As a shell reads it: its folder has a space in its name."""
+    (tmp_path / "my tools").mkdir()
+    script, notes = compiler_that_notes(tmp_path / "my tools")
+    monkeypatch.setenv("CC", f"{shlex.quote(str(script))} -DMINE=1")
     assert double()
     calls = notes.read_text().splitlines() if notes.exists() else []
     assert len(calls) == 2  # the runtime, and the kernel's link
     assert all(call.startswith("-DMINE=1 ") for call in calls)
+    monkeypatch.setenv("CC", f"{shlex.quote(str(script))} -DMINE=2")
+    assert double(shift=1)
+    assert len(notes.read_text().splitlines()) == 4  # another compiler's runtime is another
 
 
 @pytest.mark.usefixtures("cache")
@@ -204,6 +218,16 @@ def test_the_runtime_is_compiled_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert double(shift=1)
     assert double(shift=2)
     assert len(notes.read_text().splitlines()) == 1 + 3
+
+
+def test_the_first_compiler_that_is_there_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CC", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("cc", "clang", "gcc"):
+        (tmp_path / name).touch(mode=0o755)
+        assert c_compiler.command() == [name]
 
 
 @pytest.mark.usefixtures("cache")
@@ -262,15 +286,18 @@ def test_what_was_compiled_by_other_code_is_stale(
 def test_what_was_compiled_by_another_compiler_is_stale(
     tool: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = backend.CpuBackend(backend.CPU_TARGET)
-    before = here.hash()
-    assert here.hash() == before
-    (tmp_path / tool).write_text("a newer one")
-    real = front_half.bishengir
-    monkeypatch.setattr(
-        front_half, "bishengir", lambda name: tmp_path / tool if name == tool else real(name)
-    )
-    assert here.hash() != before
+    """Of another size, or of another time."""
+    real, mine = front_half.bishengir, tmp_path / tool
+    monkeypatch.setattr(front_half, "bishengir", lambda name: mine if name == tool else real(name))
+
+    def key(text: str, time: int) -> str:
+        mine.write_text(text)
+        os.utime(mine, ns=(time, time))
+        return backend.CpuBackend(backend.CPU_TARGET).hash()
+
+    assert key("old", 1) == key("old", 1)
+    assert key("old", 1) != key("older", 1)
+    assert key("old", 1) != key("new", 2)
 
 
 @pytest.mark.parametrize(
@@ -282,6 +309,16 @@ def test_a_runtime_of_other_code_is_stale(
     assert double()
     change(file, monkeypatch)
     assert double()
+    assert len(list(cache.rglob("runtime.o"))) == 2
+
+
+def test_a_runtime_for_another_processor_is_another(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert double()
+    here = host.processor()
+    monkeypatch.setattr(host, "processor", lambda: dataclasses.replace(here, c_options=("-DMINE",)))
+    assert double(shift=1)
     assert len(list(cache.rglob("runtime.o"))) == 2
 
 

@@ -66,7 +66,8 @@ def _writable_folder() -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
-        folder = os.environ.get("TRITON_CACHE_DIR", "").strip() or "~/.triton/cache"
+        default = f"{os.environ.get('TRITON_HOME', '~')}/.triton/cache"
+        folder = os.environ.get("TRITON_CACHE_DIR", "").strip() or default
         reason = error.strerror if isinstance(error, OSError) else error
         raise MissingDependency(
             f"compiled kernels are kept in {folder}, where this process cannot write ({reason}): "

@@ -8,6 +8,7 @@ LINALG = "dsv4_kernels/backends/linalg"
 TESTS = "tests/backends/test_cpu_cache.py"
 cache = partial(Mutant, file=f"{LINALG}/cache.py", tests=TESTS)
 compiler = partial(Mutant, file=f"{LINALG}/c_compiler.py", tests=TESTS)
+host = partial(Mutant, file=f"{LINALG}/host.py", tests="tests/backends/test_cpu_host.py")
 backend = partial(Mutant, file=f"{LINALG}/backend.py", tests=TESTS)
 front_half = partial(Mutant, file="dsv4_kernels/backends/front_half.py", tests=TESTS)
 
@@ -48,6 +49,18 @@ MUTANTS = (
         killed_by="test_another_processor_is_another_kernel",
     ),
     front_half(
+        "a compiler of the same size is the same",
+        "{binary.st_size} {binary.st_mtime_ns}",
+        "{binary.st_size}",
+        killed_by="test_what_was_compiled_by_another_compiler_is_stale[bishengir-opt]",
+    ),
+    front_half(
+        "a compiler of the same time is the same",
+        "{binary.st_size} {binary.st_mtime_ns}",
+        "{binary.st_mtime_ns}",
+        killed_by="test_what_was_compiled_by_another_compiler_is_stale[bishengir-opt]",
+    ),
+    front_half(
         "an error does not name its kernel",
         'raise RuntimeError(\n                f"kernel `{kernel}`, stage',
         'raise RuntimeError(\n                f"stage',
@@ -82,6 +95,60 @@ MUTANTS = (
         'os.environ.get("CC", "")',
         'os.environ.get("", "")',
         killed_by="test_cc_is_used_with_its_options",
+    ),
+    cache(
+        "an error names another folder",
+        'os.environ.get("TRITON_CACHE_DIR", "").strip() or default',
+        "default",
+        killed_by="test_a_cache_that_cannot_be_made",
+    ),
+    cache(
+        "an error knows of no other home",
+        "os.environ.get('TRITON_HOME', '~')",
+        "'~'",
+        killed_by="test_a_home_that_cannot_be_written",
+    ),
+    cache(
+        "that there is no home is Python's error",
+        "except (OSError, RuntimeError) as error:",
+        "except OSError as error:",
+        killed_by="test_a_home_that_cannot_be_written",
+    ),
+    compiler(
+        "another compiler's runtime is the same",
+        "[*command(), *options]",
+        "options",
+        killed_by="test_cc_is_used_with_its_options",
+    ),
+    compiler(
+        "another processor's runtime is the same",
+        "[*command(), *options]",
+        "command()",
+        killed_by="test_a_runtime_for_another_processor_is_another",
+    ),
+    compiler(
+        "cc comes before gcc",
+        '("gcc", "clang", "cc")',
+        '("cc", "clang", "gcc")',
+        killed_by="test_the_first_compiler_that_is_there_is_taken",
+    ),
+    host(
+        "a level has some of its flags",
+        "if needs <= flags:",
+        "if needs & flags:",
+        killed_by="test_a_level_is_all_its_flags",
+    ),
+    host(
+        "a level's code has wider vectors",
+        '("-mavx2", "-mfma")),',
+        '("-mavx512f", "-mfma")),',
+        killed_by="test_a_level_is_all_its_flags",
+    ),
+    host(
+        "what stands behind the flags is one",
+        '.partition("\\n")[0]',
+        "",
+        killed_by="test_a_level_is_all_its_flags",
     ),
     compiler(
         "the runtime is compiled for every kernel",
