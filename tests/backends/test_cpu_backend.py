@@ -6,11 +6,13 @@ The kernels here are this file's own, in plain `tl`: what holds for them holds f
 # A @triton.jit body is compiled, not run as Python: its names have other types than they seem to.
 # pyright: reportArgumentType=false, reportOperatorIssue=false, reportAttributeAccessIssue=false
 # pyright: reportIndexIssue=false, reportOptionalOperand=false, reportCallIssue=false
+# pyright: reportInvalidTypeForm=false
 
 from __future__ import annotations
 
 import ctypes
 import subprocess
+import types
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,6 +26,7 @@ import triton.language as tl
 from on_cpu import compilation_error, launch
 
 from dsv4_kernels import device as devices
+from dsv4_kernels.backends import linalg
 from dsv4_kernels.backends.linalg import lowering
 
 pytestmark = on_cpu.only
@@ -61,6 +64,12 @@ def _unspecialised_kernel(a, out_ptr, b, c, unused_ptr, d):
     tl.store(out_ptr + 1, b)
     tl.store(out_ptr + 2, c)
     tl.store(out_ptr + 3, d)
+
+
+@triton.jit
+def _narrow_kernel(out_ptr, a: tl.int8, b: tl.int16):
+    tl.store(out_ptr + 0, a.to(tl.int32))
+    tl.store(out_ptr + 1, b.to(tl.int32))
 
 
 @triton.jit
@@ -109,6 +118,12 @@ def test_wide_and_negative_integers(values: tuple[int, ...]) -> None:
     out = torch.full((4,), 77, dtype=torch.int64)
     launch(_integers_kernel, (1,), values[0], out, values[1], values[2], torch.empty(1), values[3])
     assert out.tolist() == [int(value) for value in values]
+
+
+def test_narrow_integers() -> None:
+    out = torch.full((2,), 77, dtype=torch.int32)
+    launch(_narrow_kernel, (1,), out, -128, -(2**15))
+    assert out.tolist() == [-128, -(2**15)]
 
 
 @pytest.mark.parametrize("n", [1, -3])
@@ -288,6 +303,15 @@ def test_each_program_runs_once(grid: tuple[int, ...]) -> None:
     assert (counts[programs:] == 0).all()
 
 
+def test_a_name_of_any_length() -> None:
+    """Triton calls a kernel's files by the first 150 characters."""
+    body = _count_kernel.fn
+    named = triton.jit(types.FunctionType(body.__code__, body.__globals__, "k" * 160))
+    counts = torch.zeros(2, dtype=torch.int32)
+    launch(named, (2,), torch.zeros(2, dtype=torch.int32), counts)
+    assert (counts == 1).all()
+
+
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("threads_of_torch", [1, 2, 5])
 def test_more_programs_than_threads(threads_of_torch: int) -> None:
@@ -321,6 +345,22 @@ def test_launches_of_several_python_threads(generator: torch.Generator) -> None:
     shift = torch.arange(len(x))[:, None] % 2
     exact = torch.exp(x.double() * 0.1 * torch.arange(len(x))[:, None]) + shift
     torch.testing.assert_close(y.double(), exact, rtol=1e-6, atol=0)
+
+
+def test_hooks_are_called_around_a_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profiler's: they are told of the launch."""
+    from triton.compiler import CompiledKernel
+
+    counts, seen = torch.zeros(1, dtype=torch.int32), []
+
+    def told(name: str) -> Any:
+        return lambda launch: seen.append((name, launch.get()["name"], int(counts)))
+
+    for name in ("launch_enter_hook", "launch_exit_hook"):
+        monkeypatch.setattr(CompiledKernel, name, told(name))
+    launch(_count_kernel, (1,), torch.zeros(1, dtype=torch.int32), counts)
+    kernel = "_count_kernel"
+    assert seen == [("launch_enter_hook", kernel, 0), ("launch_exit_hook", kernel, 1)]
 
 
 # -- errors
@@ -400,3 +440,18 @@ def test_an_error_of_the_front_half_says_where(monkeypatch: pytest.MonkeyPatch) 
     where = "kernel `_wrong_linalg_kernel`, stage `ttadapter`: no such dialect\n"
     with pytest.raises(compilation_error(), match=where):
         launch(_wrong_linalg_kernel, (1,), torch.zeros(1))
+
+
+def test_it_is_for_its_own_target_alone() -> None:
+    """Triton asks all backends, an accelerator's too, and wants one that answers."""
+    from triton.backends.compiler import GPUTarget
+
+    own = linalg.backend.CpuBackend, linalg.driver()
+    assert own[0].supports_target(linalg.backend.CPU_TARGET)
+    assert not own[0].supports_target(GPUTarget("cuda", 90, 32))
+    assert not own[1].is_active()
+
+
+def test_nothing_is_benched_to_choose_a_tile() -> None:
+    with devices.on(torch.empty(0)), pytest.raises(NotImplementedError, match="a device clock"):
+        triton.runtime.driver.active.get_benchmarker()

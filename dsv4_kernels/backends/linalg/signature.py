@@ -17,7 +17,6 @@ _SCALARS: dict[str, Any] = {
     "i32": ctypes.c_int32,
     "i64": ctypes.c_int64,
     "f32": ctypes.c_float,
-    "f64": ctypes.c_double,
 }
 
 

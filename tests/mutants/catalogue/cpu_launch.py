@@ -10,6 +10,7 @@ BACKEND = "tests/backends/test_cpu_backend.py"
 grid = partial(Mutant, file=f"{LINALG}/grid.c", tests=PROCESSES)
 copies = partial(Mutant, file=f"{LINALG}/runtime.c", tests=BACKEND)
 driver = partial(Mutant, file=f"{LINALG}/driver.py", tests=BACKEND)
+front_half = partial(Mutant, file="dsv4_kernels/backends/front_half.py", tests=BACKEND)
 signature = partial(Mutant, file=f"{LINALG}/signature.py", tests=BACKEND)
 devices = partial(Mutant, file="dsv4_kernels/device/__init__.py", tests=PROCESSES)
 
@@ -55,6 +56,36 @@ MUTANTS = (
         "torch.get_num_threads())",
         "1)",
         killed_by=f"{PROCESSES}::test_as_many_programs_at_a_time_as_threads",
+    ),
+    driver(
+        "Triton may choose it beside an accelerator's",
+        "return False",
+        "return True",
+        killed_by="test_it_is_for_its_own_target_alone",
+    ),
+    front_half(
+        "any target is taken",
+        "return target.backend == cls.name",
+        "return True",
+        killed_by="test_it_is_for_its_own_target_alone",
+    ),
+    driver(
+        "who is told of a launch hears of its end only",
+        "            enter_hook(launch_metadata)\n",
+        "            pass\n",
+        killed_by="test_hooks_are_called_around_a_launch",
+    ),
+    driver(
+        "who is told of a launch hears of its start only",
+        "            exit_hook(launch_metadata)\n",
+        "            pass\n",
+        killed_by="test_hooks_are_called_around_a_launch",
+    ),
+    signature(
+        "16-bit integers are cut",
+        '"i16": ctypes.c_int16',
+        '"i16": ctypes.c_int8',
+        killed_by="test_narrow_integers",
     ),
     signature(
         "64-bit integers are cut",
