@@ -304,10 +304,24 @@ def test_no_thread_outlives_its_launch() -> None:
     assert native_threads() <= before
 
 
+def launch_on_more_threads_than_are_kept() -> None:
+    out = torch.zeros(1000, BLOCK, dtype=torch.int32)
+    torch.set_num_threads(400)
+    with devices.on(out):
+        _count_kernel[(1000,)](out, 3, BLOCK=BLOCK)
+    torch.set_num_threads(1)
+    print(bool((out == 3).all()))
+
+
+def test_more_threads_than_a_launch_takes() -> None:
+    assert run("launch_on_more_threads_than_are_kept()") == ["True"]
+
+
 @triton.jit
 def _meet_kernel(arrived_ptr, met_ptr, rounds, PROGRAMS: tl.constexpr):
     """Each program arrives, then looks for the others until all are there or it gives up."""
-    me = tl.program_id(0)
+    X, Y = tl.num_programs(0), tl.num_programs(1)
+    me = (tl.program_id(2) * Y + tl.program_id(1)) * X + tl.program_id(0)
     other = tl.arange(0, PROGRAMS)
     tl.store(arrived_ptr + me, 1)
     for _ in range(rounds):
@@ -316,13 +330,15 @@ def _meet_kernel(arrived_ptr, met_ptr, rounds, PROGRAMS: tl.constexpr):
 
 
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("number", [1, 2, 4])
-def test_as_many_programs_at_a_time_as_threads(number: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "grid"), [(1, (4,)), (2, (4,)), (4, (4,)), (2, (1, 4)), (2, (1, 1, 4))], ids=str
+)
+def test_as_many_programs_at_a_time_as_threads(number: int, grid: tuple[int, ...]) -> None:
     """One thread runs them one after the other, several run them side by side."""
     torch.set_num_threads(number)
     arrived, met = torch.zeros(2, 4, dtype=torch.int32)
     with devices.on(met):
-        _meet_kernel[(4,)](arrived, met, 3_000_000, PROGRAMS=4)
+        _meet_kernel[grid](arrived, met, 3_000_000, PROGRAMS=4)
     if number == 1:
         assert met.tolist() == [1, 2, 3, 4]
     else:

@@ -7,8 +7,9 @@ from mutants.mutant import Mutant
 LINALG = "dsv4_kernels/backends/linalg"
 PROCESSES = "tests/backends/test_cpu_processes.py"
 BACKEND = "tests/backends/test_cpu_backend.py"
+COPY = "test_a_copy_moves_its_elements_and_no_others"
 grid = partial(Mutant, file=f"{LINALG}/grid.c", tests=PROCESSES)
-copies = partial(Mutant, file=f"{LINALG}/runtime.c", tests=BACKEND)
+copies = partial(Mutant, file=f"{LINALG}/runtime.c", tests="tests/backends/test_cpu_copies.py")
 driver = partial(Mutant, file=f"{LINALG}/driver.py", tests=BACKEND)
 front_half = partial(Mutant, file="dsv4_kernels/backends/front_half.py", tests=BACKEND)
 signature = partial(Mutant, file=f"{LINALG}/signature.py", tests=BACKEND)
@@ -25,6 +26,18 @@ MUTANTS = (
         "one helper too many",
         "started < threads - 1",
         "started < threads",
+        killed_by="test_as_many_programs_at_a_time_as_threads",
+    ),
+    grid(
+        "more helpers than there is room for",
+        "    if (threads > MAX_THREADS) threads = MAX_THREADS;\n",
+        "",
+        killed_by="test_more_threads_than_a_launch_takes",
+    ),
+    grid(
+        "programs beside each other alone have threads",
+        "programs = (int64_t)x * y * z;",
+        "programs = x;",
         killed_by="test_as_many_programs_at_a_time_as_threads",
     ),
     grid(
@@ -50,6 +63,36 @@ MUTANTS = (
         "from_stride[outer - 1] == run && to_stride",
         "to_stride",
         killed_by="tests/segments/test_proj_a.py",
+    ),
+    copies(
+        "a copy of no row is one of a row",
+        "if (size[d] == 0) return;",
+        ";",
+        killed_by=COPY,
+    ),
+    copies(
+        "a dimension is copied once",
+        "            index[d] = 0;\n",
+        "",
+        killed_by=COPY,
+    ),
+    copies(
+        "a dimension is not left where it began to be read",
+        "            read -= size[d] * from_stride[d] * element_bytes;\n",
+        "",
+        killed_by=COPY,
+    ),
+    copies(
+        "a dimension is not left where it began to be written",
+        "            write -= size[d] * to_stride[d] * element_bytes;\n",
+        "",
+        killed_by=COPY,
+    ),
+    copies(
+        "a copy has two dimensions at most",
+        "MAX_RANK = 8",
+        "MAX_RANK = 2",
+        killed_by=COPY,
     ),
     driver(
         "one thread, whatever torch has",
