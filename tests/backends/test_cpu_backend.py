@@ -11,6 +11,7 @@ The kernels here are this file's own, in plain `tl`: what holds for them holds f
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import types
 from collections.abc import Iterator
@@ -137,6 +138,19 @@ def test_floats(a: float, n: int, b: float) -> None:
     want = torch.tensor([a, n, b], dtype=torch.float64).to(torch.float32)
     torch.testing.assert_close(out, want, rtol=0, atol=0, equal_nan=True)
     assert out.signbit()[2] == want.signbit()[2]  # -0.0
+
+
+@triton.jit
+def _erf_kernel(x_ptr, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(x_ptr + i, tl.erf(tl.load(x_ptr + i)))
+
+
+def test_a_function_of_libm(generator: torch.Generator) -> None:
+    x = torch.randn(64, generator=generator)
+    want = torch.erf(x)
+    launch(_erf_kernel, (2,), x, BLOCK=32)
+    torch.testing.assert_close(x, want, rtol=1e-6, atol=0)
 
 
 # -- rounding
@@ -310,6 +324,25 @@ def test_a_name_of_any_length() -> None:
     counts = torch.zeros(2, dtype=torch.int32)
     launch(named, (2,), torch.zeros(2, dtype=torch.int32), counts)
     assert (counts == 1).all()
+
+
+@triton.jit
+def _fill_kernel(x_ptr, n, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(x_ptr + i, tl.exp(tl.load(x_ptr + i, mask=i < n, other=0.0)), mask=i < n)
+
+
+def test_a_launch_gives_its_memory_back() -> None:
+    """2000 programs of a tile of 64 KiB or more each: 128 MB, were they kept."""
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    x = torch.zeros(2**14)
+    launch(_fill_kernel, (1,), x, len(x) - 1, BLOCK=2**14)
+    before = resident()
+    launch(_fill_kernel, (2000,), x, len(x) - 1, BLOCK=2**14)
+    assert resident() - before < 2**24
 
 
 @pytest.mark.usefixtures("threads")

@@ -340,6 +340,17 @@ def test_int8_of_any_size(
     assert torch.equal(acc, want)
 
 
+@pytest.mark.parametrize(("chunk", "compiles"), [(1024, True), (1025, False)])
+def test_a_chunk_of_int8_products_is_exact(chunk: int, compiles: bool) -> None:
+    """2**10 products of 2**14: the largest sum that fp32 counts one by one."""
+    from dsv4_kernels.backends.linalg import c_compiler
+
+    source = next(path for path in c_compiler.RUNTIME if path.name == "matmul.c")
+    command = [*c_compiler.command(), "-fsyntax-only", f"-DCHUNK={chunk}", str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == compiles, done.stderr
+
+
 # -- zero rows are not multiplied, and nobody can tell
 
 

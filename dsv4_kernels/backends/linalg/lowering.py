@@ -25,7 +25,6 @@ PASSES = (
     # unroll one by one: a quarter of its time, and the same roundings in the same order.
     "--linalg-generalize-named-ops",
     "--linalg-fuse-elementwise-ops",
-    "--eliminate-empty-tensors",
     "--one-shot-bufferize=allow-return-allocs-from-loops=true",
     "--buffer-deallocation-pipeline",
     "--convert-linalg-to-loops",
@@ -40,8 +39,6 @@ PASSES = (
     "--convert-math-to-llvm",
     "--convert-math-to-libm",
     "--finalize-memref-to-llvm",
-    "--convert-arith-to-llvm",
-    "--convert-cf-to-llvm",
     "--convert-func-to-llvm",
     "--reconcile-unrealized-casts",
 )

@@ -36,6 +36,18 @@ MUTANTS = (
         killed_by="test_what_is_done_to_each_element_is_one_loop",
     ),
     mutant(
+        "buffers are never freed",
+        '    "--buffer-deallocation-pipeline",\n',
+        "",
+        killed_by="test_a_launch_gives_its_memory_back",
+    ),
+    mutant(
+        "no function of libm is called",
+        '    "--convert-math-to-libm",\n',
+        "",
+        killed_by="test_a_function_of_libm",
+    ),
+    mutant(
         "a product and a sum become one instruction",
         'translate_to_asm(str(module), target.triple, target.name, "", [], False, True)',
         'translate_to_asm(str(module), target.triple, target.name, "", [], True, True)',

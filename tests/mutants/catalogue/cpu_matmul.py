@@ -85,6 +85,12 @@ MUTANTS = (
         killed_by="test_any_size_and_layout",
     ),
     types(
+        "a chunk of int8 is twice as long as it may be",
+        "CHUNK <= 1024",
+        "CHUNK <= 2048",
+        killed_by="test_a_chunk_of_int8_products_is_exact",
+    ),
+    types(
         "blocks of four rows",
         "enum { ROWS = 6,",
         "enum { ROWS = 4,",
