@@ -38,6 +38,36 @@ MUTANTS = (
         killed_by="test_a_segment_that_fails_by_itself_fails_the_demo[--decode]",
     ),
     command(
+        "a run that differs does not count",
+        "    holds &= torch.equal(out, checked)\n",
+        "",
+        killed_by="test_a_run_that_differs_fails_the_demo",
+    ),
+    command(
+        "a verdict without a bound is not the worst",
+        "(not verdict.holds, verdict.used)",
+        "verdict.used",
+        killed_by="test_a_segment_s_worst_verdict_is_shown",
+    ),
+    command(
+        "the last wave's time is a segment's",
+        "rows[node.name].seconds += ",
+        "rows[node.name].seconds = ",
+        killed_by="test_the_demo_holds[-CSA]",
+    ),
+    command(
+        "one draft where none is asked for",
+        "mtp=1 if mtp is None else mtp",
+        "mtp=mtp or 1",
+        killed_by="test_the_demo_of_other_drafts[--decode-0]",
+    ),
+    case(
+        "live requests are called padding",
+        "request.length == 0 for",
+        "request.length > 0 for",
+        killed_by="test_the_demo_of_other_drafts[--decode-0]",
+    ),
+    command(
         "a hand-over's verdict does not count",
         "within = all(verdict.holds for verdict in judged.verdicts.values())",
         "within = True",
