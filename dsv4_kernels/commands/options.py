@@ -29,7 +29,7 @@ def add_verbose(parser: argparse.ArgumentParser, what: str) -> None:
 def require_folders(*files: str | None) -> None:
     """ValueError for a file whose folder is not there, before what goes into it is worked out."""
     for file in files:
-        if file is not None and not Path(file).absolute().parent.is_dir():
+        if file is not None and not Path(file).parent.is_dir():
             raise ValueError(f"no folder to write {file} to")
 
 

@@ -1,5 +1,6 @@
 """A wrong call of a command is one line on standard error and exit code 2, never a traceback."""
 
+import argparse
 import json
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from dsv4_kernels.__main__ import COMMANDS, main
-from dsv4_kernels.commands import hopper, terminal
+from dsv4_kernels.chains.prefill import GROUPS_PER_LAUNCH
+from dsv4_kernels.commands import hopper, options, terminal
 from dsv4_kernels.commands.study.accuracy.study import Study
 from dsv4_kernels.commands.study.accuracy.tables import sheets
 from dsv4_kernels.gates.ascend.launches import PARTS
@@ -34,6 +36,7 @@ WRONG = [
     ("demo --batch --mtp -1", "`mtp` must be >= 0, got -1"),
     ("demo --depth 3", "unrecognized arguments: --depth 3"),
     ("graph --schedule row", "unknown schedule 'row': known are decoupled, row_barrier"),
+    ("weights nowhere --groups 0", "argument --groups: must be a whole number above 0, got 0"),
     ("graph --groups 0", "argument --groups: must be a whole number above 0, got 0"),
     ("graph --groups ²", "argument --groups: must be a whole number above 0, got ²"),
     ("graph --groups-per-launch -1", "--groups-per-launch: must be a whole number above 0, got -1"),
@@ -153,6 +156,27 @@ def test_help_lists_the_commands(capsys):
     printed = capsys.readouterr().out
     for command in COMMANDS:
         assert f"\n    {command} " in printed
+
+
+def test_what_is_taken_where_nothing_is_said(tmp_path, monkeypatch):
+    parser = argparse.ArgumentParser()
+    options.add_chunk(parser)
+    options.add_verbose(parser, "")
+    options.add_groups_per_launch(parser)
+    assert vars(parser.parse_args([])) == dict(
+        preset="FLASH", layer="CSA", tokens=128, start=4000, seed=0, verbose=False,
+        groups_per_launch=GROUPS_PER_LAUNCH,
+    )  # fmt: skip
+    presets = argparse.ArgumentParser()
+    options.add_presets(presets)
+    assert presets.parse_args(["--preset", "PRO", "FLASH"]).presets == ["PRO", "FLASH"]
+    with pytest.raises(SystemExit):
+        presets.parse_args(["--preset", "LARGE"])
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    options.require_folders("x.json", None)
+    with pytest.raises(ValueError, match=r"^no folder to write file/x.json to$"):
+        options.require_folders("file/x.json")
 
 
 HELP = {

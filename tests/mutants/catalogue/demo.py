@@ -6,6 +6,11 @@ from mutants.mutant import Mutant
 
 TESTS = "tests/commands/test_demo.py"
 case = partial(Mutant, file="dsv4_kernels/commands/study/cases.py", tests=TESTS)
+defaults = partial(
+    Mutant,
+    file="dsv4_kernels/commands/options.py",
+    tests="tests/commands/test_command_line.py",
+)
 command = partial(Mutant, file="dsv4_kernels/commands/study/demo.py", tests=TESTS)
 step = partial(
     Mutant, file="dsv4_kernels/inputs/requests.py", tests="tests/inputs/test_requests.py"
@@ -13,6 +18,24 @@ step = partial(
 resolver = partial(Mutant, file="reference/resolve_requests.py", tests=TESTS)
 
 MUTANTS = (
+    defaults(
+        "another layer is drawn",
+        'default="CSA"',
+        'default="HCA"',
+        killed_by="test_what_is_taken_where_nothing_is_said",
+    ),
+    defaults(
+        "another seed is drawn from",
+        '"--seed", type=int, default=0',
+        '"--seed", type=int, default=1',
+        killed_by="test_what_is_taken_where_nothing_is_said",
+    ),
+    defaults(
+        "a file is a folder",
+        "parent.is_dir()",
+        "parent.exists()",
+        killed_by="test_what_is_taken_where_nothing_is_said",
+    ),
     case(
         "a batch's tables are judged as if of the other layout",
         "buffers[name][:, ::2]",
