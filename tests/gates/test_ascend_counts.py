@@ -5,8 +5,9 @@ import pytest
 
 from dsv4_kernels.backends.hivm.memory import OutOfBounds
 from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.counts import LOADED, count
-from dsv4_kernels.gates.ascend.gate import count_launches
+from dsv4_kernels.gates.ascend.gate import count_launch, count_launches
 from dsv4_kernels.gates.ascend.launches import compile_chunk
 
 MIB = 2**20
@@ -182,6 +183,22 @@ def test_loops_maps_and_sizes():
     assert got.dma == 3 * 5
     assert got.gm_to_ub == 3 * 5 * (2 * 5 + 1) * 4
     assert walk("      func.call @vadd_1d_float(%ub, %ub, %ub) : () -> ()", n=0).vector == 0
+
+
+@pytest.mark.parametrize(("grid", "n", "loaded"), [(3, 5, 2), (4, 5, 2), (3, 6, 2), (3, 5, 4)])
+def test_a_launch_is_counted_for_its_own_grid_and_values(grid, n, loaded):
+    """Also where one of the same code was counted before."""
+    body = """\
+      %2 = memref.load %cast[%c0] : memref<?xi32, strided<[1]>, #hivm.address_space<gm>>
+      %3 = arith.index_cast %2 : i32 to index
+      scf.for %arg9 = %c0 to %3 step %c1 {
+        func.call @vadd_1d_float(%ub, %ub, %ub) : () -> ()
+      }"""
+    hivm = MODULE.replace("BODY", body)
+    launch = AscendKernel(grid=grid, arguments={"x_ptr": None, "n": n}, hivm=hivm)
+    first = count_launch(launch, {"x_ptr": loaded})
+    assert first.vector == grid * n * loaded
+    assert count_launch(launch, {"x_ptr": loaded}) is first  # a walk takes up to seconds
 
 
 def test_a_loop_over_elements_is_seen():

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dsv4_kernels import device
 from dsv4_kernels.buffers import Buffers
 from dsv4_kernels.gates.ascend import compiler
-from dsv4_kernels.gates.ascend.compiler import AscendKernel
 from dsv4_kernels.gates.ascend.counts import Counts
 from dsv4_kernels.gates.ascend.gate import count_launch
 from dsv4_kernels.gates.ascend.launches import part_target
 from dsv4_kernels.launcher.executors import Executor
 from dsv4_kernels.launcher.graph import Node
-
-_known: dict[tuple[Any, ...], Counts] = {}  # of launches: a walk takes up to seconds
 
 
 class Counted(NamedTuple):
@@ -49,17 +46,9 @@ def counted_run(part: str, run: Callable[[Executor], object]) -> tuple[Counted, 
                 (launch,) = driver.launches
                 if launch.refusal:
                     raise ValueError(f"{node.label}: {launch.refusal}")
-                by_label[node.label] = _counted(node, launch)
+                by_label[node.label] = count_launch(launch)
             found.append(Counted(node, by_label[node.label]))
 
     with device.route("meta", part_target(part), driver):
         run(executor)
     return tuple(found)
-
-
-def _counted(node: Node, launch: AscendKernel) -> Counts:
-    numbers = tuple(v for v in launch.arguments.values() if isinstance(v, int | float))
-    key = (launch.code, launch.grid, numbers)
-    if key not in _known:
-        _known[key] = count_launch(launch)
-    return _known[key]

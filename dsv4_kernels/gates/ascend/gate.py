@@ -128,7 +128,15 @@ def count_launch(launch: AscendKernel, loaded: Loaded = LOADED) -> Counts:
         name: value if isinstance(value, int | float) else None
         for name, value in launch.arguments.items()
     }
-    return count(launch.hivm, launch.grid, arguments, loaded)
+    if not all(isinstance(value, int) for value in loaded.values()):
+        return count(launch.hivm, launch.grid, arguments, loaded)
+    asked = (launch.code, launch.grid, tuple(arguments.items()), tuple(loaded.items()))
+    if asked not in _counted:
+        _counted[asked] = count(launch.hivm, launch.grid, arguments, loaded)
+    return _counted[asked]
+
+
+_counted: dict[tuple[Any, ...], Counts] = {}  # of what was asked: a walk takes up to seconds
 
 
 def a_k_tile_facts(part: str, preset: str) -> list[dict[str, Any]]:

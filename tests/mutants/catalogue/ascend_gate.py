@@ -386,6 +386,19 @@ MUTANTS = (
         "for program in range(1):",
         killed_by="test_loops_maps_and_sizes",
     ),
+    *(
+        gate(
+            f"a launch is taken for one with other {what}",
+            "asked = (launch.code, launch.grid, tuple(arguments.items()), tuple(loaded.items()))",
+            f"asked = ({rest})",
+            killed_by=f"{COUNTS}::test_a_launch_is_counted_for_its_own_grid_and_values",
+        )
+        for what, rest in (
+            ("programs", "launch.code, tuple(arguments.items()), tuple(loaded.items())"),
+            ("arguments", "launch.code, launch.grid, tuple(loaded.items())"),
+            ("loaded values", "launch.code, launch.grid, tuple(arguments.items())"),
+        )
+    ),
     counts(
         "what is unknown counts nothing",
         "        _require_known(function)\n",
