@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # that a program has several tasks.
 MODEL_PART, MODEL_CORES = "Ascend910B3", 2
 LAUNCHES = pytest.StashKey[int]()  # that ran there
+COLLECTED = pytest.StashKey[set[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +29,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LAUNCHES] = 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.stash[COLLECTED] = {item.nodeid for item in items}
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +61,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def device() -> torch.device:
     """The best device present: what runs on an NPU or a GPU is what is tested there."""
     return devices.best()
+
+
+@pytest.fixture
+def collected(request: pytest.FixtureRequest) -> set[str]:
+    """Node ids of what this process was asked for, what `-m` left out too."""
+    return request.config.stash[COLLECTED]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import stat
 import time
 from pathlib import Path
@@ -25,7 +26,7 @@ from on_cpu import launch
 
 from children import finish, start
 from dsv4_kernels import MissingDependency
-from dsv4_kernels.backends import front_half
+from dsv4_kernels.backends import front_half, linalg
 from dsv4_kernels.backends.linalg import backend, c_compiler, host
 
 pytestmark = on_cpu.only
@@ -56,11 +57,26 @@ def refusal(shift: int = 0) -> str:
     return "launched"
 
 
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the runtime, which takes a second to compile, and nothing else."""
+    folder = tmp_path_factory.mktemp("runtime")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_CACHE_DIR", str(folder))
+        linalg.cache.use()  # as the driver does before its first launch
+        c_compiler._runtime()
+    return folder
+
+
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache that nothing was compiled into yet."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+def cache(runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache that no kernel was compiled into yet."""
+    folder = tmp_path / "cache"
+    shutil.copytree(runtime, folder)
+    for record in folder.rglob("__grp__*"):  # they have whole paths
+        record.write_text(record.read_text().replace(str(runtime), str(folder)))
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(folder))
+    return folder
 
 
 def contents(folder: Path) -> dict[str, tuple[int, int]]:

@@ -95,9 +95,11 @@ def test_torch_s_own_checks(op):
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own imports
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
 @pytest.mark.parametrize("op", OPS)
-def test_compiled_whole(op, backend):
+def test_compiled_whole(op, backend, monkeypatch):
     """Without a break, at several lengths, work of the graph's own around it."""
     torch._dynamo.reset()
+    if backend == "inductor":  # or each vector unit is tried by a C++ program
+        monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", True)
     plain, into = getattr(torch.ops.dsv4, op), getattr(torch.ops.dsv4, f"{op}_out")
 
     def functional(first, rest, options):

@@ -185,19 +185,21 @@ def test_loops_maps_and_sizes():
     assert walk("      func.call @vadd_1d_float(%ub, %ub, %ub) : () -> ()", n=0).vector == 0
 
 
+@pytest.mark.parametrize("calls", [1, 2])
 @pytest.mark.parametrize(("grid", "n", "loaded"), [(3, 5, 2), (4, 5, 2), (3, 6, 2), (3, 5, 4)])
-def test_a_launch_is_counted_for_its_own_grid_and_values(grid, n, loaded):
-    """Also where one of the same code was counted before."""
+def test_a_launch_is_counted_for_its_own_grid_and_values(grid, n, loaded, calls):
+    """Also where another one was counted before."""
     body = """\
       %2 = memref.load %cast[%c0] : memref<?xi32, strided<[1]>, #hivm.address_space<gm>>
       %3 = arith.index_cast %2 : i32 to index
       scf.for %arg9 = %c0 to %3 step %c1 {
-        func.call @vadd_1d_float(%ub, %ub, %ub) : () -> ()
+CALLS
       }"""
-    hivm = MODULE.replace("BODY", body)
+    call = "        func.call @vadd_1d_float(%ub, %ub, %ub) : () -> ()\n"
+    hivm = MODULE.replace("BODY", body.replace("CALLS", calls * call))
     launch = AscendKernel(grid=grid, arguments={"x_ptr": None, "n": n}, hivm=hivm)
     first = count_launch(launch, {"x_ptr": loaded})
-    assert first.vector == grid * n * loaded
+    assert first.vector == grid * n * loaded * calls
     assert count_launch(launch, {"x_ptr": loaded}) is first  # a walk takes up to seconds
 
 

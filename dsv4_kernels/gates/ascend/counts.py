@@ -153,17 +153,21 @@ def _require_known(function: Function) -> None:
             raise ValueError(f"unknown library function `{name}` in {function.name}")
 
 
+@functools.lru_cache(maxsize=4096)
+def _buffer(space: str, offset: int, shape: tuple[int, ...], type: str) -> View:
+    """A planned buffer: a loop asks for the same few again and again."""
+    return dense(Space(space, _NOTHING), offset, shape, type)
+
+
 class _CountingCore:
     """What the scalar code drives where nothing is computed: a flag never holds anything up."""
 
     def __init__(self, counts: Counts, loaded: Loaded, program: int, sub: int) -> None:
         self._counts, self._loaded = counts, loaded
         self.program, self.sub = program, sub
-        self._spaces: dict[str, Space] = {}
 
     def at(self, space: str, offset: int, shape: tuple[int, ...], type: str) -> View:
-        memory = self._spaces.setdefault(space, Space(space, _NOTHING))
-        return dense(memory, offset, shape, type)
+        return _buffer(space, offset, shape, type)
 
     def call(self, name: str, operands: tuple[Any, ...], line: int) -> Iterable[Any]:
         self._counts.add_call(name, operands)

@@ -394,6 +394,7 @@ MUTANTS = (
             killed_by=f"{COUNTS}::test_a_launch_is_counted_for_its_own_grid_and_values",
         )
         for what, rest in (
+            ("code", "launch.grid, tuple(arguments.items()), tuple(loaded.items())"),
             ("programs", "launch.code, tuple(arguments.items()), tuple(loaded.items())"),
             ("arguments", "launch.code, launch.grid, tuple(loaded.items())"),
             ("loaded values", "launch.code, launch.grid, tuple(arguments.items())"),

@@ -74,15 +74,9 @@ MUTANTS = (
     ),
     counted(
         "every launch is counted as the first of its name",
-        "by_label[node.label] = _counted(node, launch)",
+        "by_label[node.label] = count_launch(launch)",
         "by_label[node.label] = next((c for k, c in by_label.items() if k.split('[')[0] == "
-        "node.name), None) or _counted(node, launch)",
-        killed_by="test_a_run_is_counted_as_it_is_issued",
-    ),
-    counted(
-        "launches of the same code are alike",
-        "key = (launch.code, launch.grid, numbers)",
-        "key = (launch.grid,)",
+        "node.name), None) or count_launch(launch)",
         killed_by="test_a_run_is_counted_as_it_is_issued",
     ),
     counted(
