@@ -92,14 +92,21 @@ def test_torch_s_own_checks(op):
     opcheck(getattr(torch.ops.dsv4, f"{op}_out").default, args, options | outputs(op, want))
 
 
+@pytest.fixture
+def no_trial_of_vector_units():
+    """Inductor would try each by a C++ program."""
+    import torch._inductor.config
+
+    with torch._inductor.config.patch({"cpp.vec_isa_ok": True}):
+        yield
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # inductor's own imports
 @pytest.mark.parametrize("backend", ["eager", "aot_eager", "inductor"])
 @pytest.mark.parametrize("op", OPS)
-def test_compiled_whole(op, backend, monkeypatch):
+def test_compiled_whole(op, backend, no_trial_of_vector_units):
     """Without a break, at several lengths, work of the graph's own around it."""
     torch._dynamo.reset()
-    if backend == "inductor":  # or each vector unit is tried by a C++ program
-        monkeypatch.setattr("torch._inductor.config.cpp.vec_isa_ok", True)
     plain, into = getattr(torch.ops.dsv4, op), getattr(torch.ops.dsv4, f"{op}_out")
 
     def functional(first, rest, options):
