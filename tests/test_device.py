@@ -407,6 +407,20 @@ def test_one_driver_at_a_time(marker: Marker) -> None:
     assert active_driver() is marker
 
 
+def is_free(device: torch.device) -> bool:
+    """Whether another thread may launch there."""
+    taken: list[bool] = []
+
+    def take() -> None:
+        with devices.exclusively(device) as held:
+            taken.append(held)
+
+    thread = threading.Thread(target=take, daemon=True)
+    thread.start()
+    thread.join(timeout=20)
+    return taken == [True]
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
 def test_what_ends_the_wait_for_a_driver_leaves_the_device_free(
     error: type[BaseException], monkeypatch: pytest.MonkeyPatch
@@ -417,16 +431,25 @@ def test_what_ends_the_wait_for_a_driver_leaves_the_device_free(
     monkeypatch.setattr(devices._DRIVER, "enter", enter)
     with pytest.raises(error), devices.route("meta", PART, Driver()), devices.launching(META):
         pytest.fail("launched")
-    taken: list[bool] = []
+    assert is_free(META)
 
-    def take() -> None:
-        with devices.exclusively(META) as held:
-            taken.append(held)
 
-    thread = threading.Thread(target=take, daemon=True)
-    thread.start()
-    thread.join(timeout=20)
-    assert taken == [True]
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_device_that_cannot_be_made_current_is_left_free_and_its_driver_is_given_back(
+    error: type[BaseException], marker: Marker, device: torch.device, monkeypatch: Any
+) -> None:
+    class Current:
+        def __init__(self, device: torch.device) -> None:
+            pass
+
+        def __enter__(self) -> None:
+            raise error
+
+    monkeypatch.setattr(devices, "current", Current)
+    with pytest.raises(error), devices.launching(device):
+        pytest.fail("launched")
+    assert active_driver() is marker
+    assert is_free(device)
 
 
 def test_routes_are_by_kind_and_end(marker: Marker) -> None:

@@ -134,14 +134,18 @@ class launching:  # noqa: N801
         routed = _routes.get().get(self._device.type)
         driver = _driver(self._device) if routed is None else routed.driver
         lock = _lock(self._device)  # looked up here: a forked process has others
+        device = cpu.NOTHING if routed else current(self._device)
         lock.acquire()
         try:
             _DRIVER.enter(driver)
+            try:
+                device.__enter__()
+            except BaseException:
+                _DRIVER.leave()
+                raise
         except BaseException:
             lock.release()
             raise
-        device = cpu.NOTHING if routed else current(self._device)
-        device.__enter__()
         self._entered.append((lock, device))
 
     def __exit__(self, *error: object) -> None:

@@ -15,7 +15,7 @@ MUTANTS = (
         "the sum takes the place of what it is added to",
         "bufferization.to_memref {dot}_copy",
         "bufferization.to_memref {acc}",
-        killed_by="test_a_sum_that_is_rescaled_before_it_is_added_to[True]",
+        killed_by="test_a_value_that_is_used_again_is_not_overwritten",
     ),
     loops(
         "k runs backwards",

@@ -19,6 +19,18 @@ ASKED = "test_an_accelerator_is_what_torch_and_triton_have_of_it"
 HANDED_ON = "test_streams_graphs_and_waits_are_the_device_s"
 
 MUTANTS = (
+    devices(
+        "a driver is kept for a device that cannot be made current",
+        "                _DRIVER.leave()\n                raise\n",
+        "                raise\n",
+        killed_by="test_a_device_that_cannot_be_made_current_is_left_free_and_its_driver_is_given_back",
+    ),
+    devices(
+        "a device that cannot be made current is nobody's any more",
+        "            lock.release()\n            raise\n",
+        "            raise\n",
+        killed_by="test_a_device_that_cannot_be_made_current_is_left_free_and_its_driver_is_given_back",
+    ),
     npu(
         "torch_npu alone makes an NPU",
         "    return torch.npu.is_available()",
@@ -118,8 +130,8 @@ MUTANTS = (
     ),
     devices(
         "an interrupt ahead of a launch keeps the device",
-        "except BaseException:",
-        "except Exception:",
+        "        except BaseException:\n            lock",
+        "        except Exception:\n            lock",
         killed_by="test_what_ends_the_wait_for_a_driver_leaves_the_device_free[KeyboardInterrupt]",
     ),
     devices(
