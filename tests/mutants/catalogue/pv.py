@@ -28,7 +28,7 @@ MUTANTS = (
         "an accumulator may never run",
         "tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K), 1)",
         "tl.minimum(tl.load(live_blocks_ptr + u), KP // BLOCK_K), 0)",
-        killed_by="tests/backends/test_npu_model.py::test_a_segment_equals_the_cpu_path_and_nothing_is_found[pv]",
+        killed_by="test_blocks_behind_the_live_ones_are_not_read",
     ),
     mutant(
         "more blocks than there are",
