@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from tables import rows
 
 from dsv4_kernels.__main__ import main
 from dsv4_kernels.commands import ascend
@@ -63,12 +64,6 @@ def asked(monkeypatch):
     monkeypatch.setattr(ascend, "a_k_tile_facts", facts)
     monkeypatch.setenv("COLUMNS", "120")
     return asked
-
-
-def rows(printed, label):
-    """The figures of every row with this label, one blank between them."""
-    found = (line for line in printed.splitlines() if line.startswith(f"{label} "))
-    return [" ".join(line.removeprefix(label).split()) for line in found]
 
 
 def test_every_preset_is_compiled_for_every_part(asked, capsys):

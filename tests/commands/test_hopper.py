@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from tables import rows
 
 from dsv4_kernels.__main__ import main
 from dsv4_kernels.commands import hopper
@@ -40,12 +41,6 @@ def asked(monkeypatch):
     monkeypatch.setattr(hopper, "require_upstream", lambda: None)
     monkeypatch.setenv("COLUMNS", "200")
     return asked
-
-
-def rows(printed, label):
-    """The figures of every row with this label, one blank between them."""
-    found = (line for line in printed.splitlines() if line.startswith(f"{label} "))
-    return [" ".join(line.removeprefix(label).split()) for line in found]
 
 
 def test_every_preset_has_a_table_of_the_segments_that_are_asked_for(asked, capsys):
