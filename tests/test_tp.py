@@ -89,10 +89,10 @@ def one_rank(folder: str, rank: int, size: int, failing: int) -> None:
 def together(folder: Path, size: int, failing: int = -1) -> list[str]:
     """What each rank said."""
     ranks = [
-        children.start(__file__, f"one_rank({str(folder)!r}, {rank}, {size}, {failing})")
+        children.Fork(__file__, f"one_rank({str(folder)!r}, {rank}, {size}, {failing})")
         for rank in range(size)
     ]
-    return [" ".join(children.finish(rank, seconds=60)) for rank in ranks]
+    return [" ".join(children.words(rank, seconds=60)) for rank in ranks]
 
 
 @pytest.mark.parametrize("size", [2, 4])

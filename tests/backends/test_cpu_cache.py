@@ -24,7 +24,7 @@ import triton
 import triton.language as tl
 from on_cpu import launch
 
-from children import finish, start
+from children import Fork, words
 from dsv4_kernels import MissingDependency
 from dsv4_kernels.backends import front_half, linalg
 from dsv4_kernels.backends.linalg import backend, c_compiler, host
@@ -260,7 +260,7 @@ def test_without_a_compiler_a_compiled_kernel_runs(monkeypatch: pytest.MonkeyPat
 def test_a_process_without_a_compiler_launches_what_is_compiled(cache: Path) -> None:
     assert double()
     environment = {"TRITON_CACHE_DIR": str(cache), "PATH": "/nonexistent", "CC": ""}
-    assert finish(start(__file__, "print_double()", **environment)) == ["True"]
+    assert words(Fork(__file__, "print_double()", **environment)) == ["True"]
 
 
 def print_double() -> None:
@@ -376,13 +376,13 @@ def test_processes_that_start_cold_side_by_side_and_one_after_them(tmp_path: Pat
     cache, ready = tmp_path / "cache", tmp_path / "ready"
     ready.mkdir()
     call, environment = f"run_kernels({str(ready)!r}, 2)", {"TRITON_CACHE_DIR": str(cache)}
-    cold = [start(__file__, call, **environment) for _ in range(2)]
-    first, second = (finish(process) for process in cold)
+    cold = [Fork(__file__, call, **environment) for _ in range(2)]
+    first, second = (words(process) for process in cold)
     assert first == second
     compiled = contents(cache)
     assert len([name for name in compiled if name.endswith(".so")]) == 3
 
-    assert finish(start(__file__, "run_kernels()", **environment)) == first
+    assert words(Fork(__file__, "run_kernels()", **environment)) == first
     assert contents(cache) == compiled, "the third process compiled"
 
     digest, interpreted = first

@@ -29,7 +29,7 @@ import triton.language as tl
 
 import dsv4_kernels
 from adversary import SMALL
-from children import finish, start
+from children import Fork, Interpreter, words
 from dsv4_kernels import device as devices
 from dsv4_kernels.inputs.batch import Request, make_batch
 
@@ -64,7 +64,7 @@ def rounds_in(seconds: float) -> int:
 
 
 def run(call: str, **environment: str) -> list[str]:
-    return finish(start(__file__, call, **environment), seconds=60)
+    return words(Fork(__file__, call, **environment), seconds=60)
 
 
 # -- forks
@@ -237,11 +237,11 @@ def launch_at_exit() -> None:
 
 
 def test_a_thread_launches_after_the_main_thread_has_ended() -> None:
-    assert run("launch_when_the_main_thread_has_ended()") == ["True"]
+    assert words(Interpreter(__file__, "launch_when_the_main_thread_has_ended()")) == ["True"]
 
 
 def test_a_launch_at_exit() -> None:
-    assert run("launch_at_exit()") == ["True"]
+    assert words(Interpreter(__file__, "launch_at_exit()")) == ["True"]
 
 
 # -- interrupts

@@ -28,5 +28,5 @@ def measured() -> None:
 
 
 def test_both_calls_launch_alike_and_run_no_kernel():
-    said = children.finish(children.start(__file__, "measured()"), seconds=100)
+    said = children.words(children.Fork(__file__, "measured()"), seconds=100)
     assert said == ["alike"]

@@ -2,16 +2,24 @@
 
 import dataclasses
 import inspect
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
+import children
 from adversary import INT32_MAX, INT32_MIN, SMALL
-from batches import EXTREMES, check, check_rows, on, run, same, slices_of_wider, wider
+from batches import (
+    EXTREMES,
+    check,
+    check_rows,
+    drawn_batch,
+    hostile,
+    on,
+    run,
+    same,
+    slices_of_wider,
+    wider,
+)
 from dsv4_kernels import (
     ContractError,
     SparseAttn,
@@ -24,6 +32,7 @@ from dsv4_kernels.contract import Contract
 from dsv4_kernels.device import MissingDependency
 from dsv4_kernels.inputs.batch import Request, make_batch
 from dsv4_kernels.inputs.prefill import make_inputs
+from fences import Fences
 from reference.batch import places
 
 MIXED = (Request(100, 3, key=1), Request(7, 7, key=2), Request(61, 1, key=3), Request(46, 9, key=4))
@@ -573,31 +582,26 @@ def test_a_run_like_the_one_before_checks_no_tensor(seed, monkeypatch):
     assert "ori_block_table" in checked
 
 
-HERE = Path(__file__).resolve()
-FENCED = """
-import faulthandler, sys, torch, dataclasses
-faulthandler.enable()
-from test_guard_pages import Fences, same_bytes
-from batches import drawn_batch, hostile, run
-generator = torch.Generator().manual_seed({seed})
-for _ in range(8):
-    wild = hostile(drawn_batch(generator), generator)
-    listed = wild.cmp_indices is not None or wild.ori_indices is not None
-    shared = dict(sharers=1 if listed else {sharers})
-    want = run(wild, **shared)
-    fences = Fences({side!r})
-    fenced = {{}}
-    for name, value in vars(wild).items():
-        if not isinstance(value, torch.Tensor) or not value.numel():
-            continue
-        size = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride()))
-        memory = fences.copy(value.as_strided((size,), (1,)))
-        fenced[name] = memory.as_strided(value.shape, value.stride(), memory.storage_offset())
-    out = fences.empty(want.shape, want.dtype)
-    got = run(dataclasses.replace(wild, **fenced), out=out, executor=fences.run, **shared)
-    assert same_bytes(got, want)
-print("done", flush=True)
-"""
+def fenced_batches(sharers: int, side: str, seed: int) -> None:
+    """In a process of its own: an access beside a tensor ends it."""
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(8):
+        wild = hostile(drawn_batch(generator), generator)
+        listed = wild.cmp_indices is not None or wild.ori_indices is not None
+        shared = dict(sharers=1 if listed else sharers)
+        want = run(wild, **shared)
+        fences = Fences(side)
+        fenced = {}
+        for name, value in vars(wild).items():
+            if not isinstance(value, torch.Tensor) or not value.numel():
+                continue
+            size = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True))
+            memory = fences.copy(value.as_strided((size,), (1,)))
+            fenced[name] = memory.as_strided(value.shape, value.stride(), memory.storage_offset())
+        out = fences.empty(want.shape, want.dtype)
+        got = run(dataclasses.replace(wild, **fenced), out=out, executor=fences.run, **shared)
+        assert same(got, want)
+    print("done")
 
 
 @pytest.mark.skipif(devices.best().type != "cpu", reason="guard pages are memory of the host")
@@ -605,13 +609,5 @@ print("done", flush=True)
 @pytest.mark.parametrize("sharers", [1, 8])
 def test_no_access_beside_a_tensor(sharers, side, seed):
     """Whatever the integers are; pools and tables end where their last page and row do."""
-    folders = (HERE.parents[2], HERE.parents[1], HERE.parents[1] / "laws", HERE.parent)
-    done = subprocess.run(
-        [sys.executable, "-c", FENCED.format(seed=seed, side=side, sharers=sharers)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, folders))},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stdout[-500:] + done.stderr[-3000:]
-    assert done.stdout.splitlines()[-1] == "done"
+    child = children.Fork(__file__, f"fenced_batches({sharers}, {side!r}, {seed})")
+    assert children.words(child, seconds=300)[-1] == "done"

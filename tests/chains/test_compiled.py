@@ -56,7 +56,7 @@ def frames_compiled(backend: str, dynamic: bool | None) -> int:
     ("backend", "dynamic"), [("eager", True), ("inductor", None), ("inductor", True)]
 )
 def test_compile_breaks_its_graph_around_an_entry(backend, dynamic):
-    said = children.finish(children.start(__file__, f"compiled({backend!r}, {dynamic})"))
+    said = children.words(children.Fork(__file__, f"compiled({backend!r}, {dynamic})"))
     assert said[-1].isdecimal(), said  # or the name of an error
     assert int(said[-1]) <= 4 * 3 * len(LENGTHS)
 
@@ -77,7 +77,7 @@ def test_there_is_no_gradient_and_the_readers_are_told(device, seed):
 
 def test_dir_lists_the_public_names():
     code = "import dsv4_kernels; print(*dir(dsv4_kernels))"
-    listed = children.finish(children.start(__file__, f"print_of({code!r})"))
+    listed = children.words(children.Fork(__file__, f"print_of({code!r})"))
     assert {*dsv4_kernels.__all__} <= {*listed}
 
 

@@ -9,27 +9,22 @@ the worst that a caller can pass.
 from __future__ import annotations
 
 import ctypes
-import math
 import mmap
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from against import FORMS
+from children import Ended, Fork
 from dsv4_kernels import device as devices
 from dsv4_kernels import prefill_sparse_attn
-from dsv4_kernels.buffers import BUFFERS, Buffers
 from dsv4_kernels.dims import Dims
 from dsv4_kernels.inputs.prefill import make_inputs
-from dsv4_kernels.launcher.graph import Node
+from fences import Fences, protect
 
 pytestmark = pytest.mark.skipif(
     devices.best().type != "cpu", reason="guard pages are memory of the host"
@@ -38,7 +33,6 @@ pytestmark = pytest.mark.skipif(
 Arguments = dict[str, Any]
 
 INT32_MIN, INT32_MAX = -(2**31), 2**31 - 1
-PROT_NONE = 0  # the mmap module has no name for it
 
 # No size is a multiple of its tile, the page size no power of two.
 RAGGED = Dims(
@@ -87,50 +81,6 @@ BROKEN_PROMISES: tuple[Arguments, ...] = (
     dict(attention="lanes", sharers=8),
     dict(attention="one_kernel", sharers=2),
 )
-
-
-class Fences:
-    """Makes tensors whose last ("after") or first ("before") byte touches a PROT_NONE page."""
-
-    def __init__(self, side: str) -> None:
-        self._side = side
-        self._memory: list[mmap.mmap] = []  # mapped until the process ends
-
-    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        """A contiguous tensor of 0xff bytes: NaN, or -1."""
-        size = math.prod(shape) * dtype.itemsize
-        if size == 0:
-            return torch.empty(tuple(shape), dtype=dtype)  # its pointer is null
-        room = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-        memory = mmap.mmap(-1, room + 2 * mmap.PAGESIZE)
-        self._memory.append(memory)
-        first = ctypes.addressof(ctypes.c_char.from_buffer(memory)) + mmap.PAGESIZE
-        protect(first - mmap.PAGESIZE, mmap.PAGESIZE)
-        protect(first + room, mmap.PAGESIZE)
-        address = first + room - size if self._side == "after" else first
-        ctypes.memset(address, 0xFF, size)
-        array = (ctypes.c_uint8 * size).from_address(address)
-        return torch.frombuffer(array, dtype=dtype).view(tuple(shape))
-
-    def copy(self, tensor: torch.Tensor) -> torch.Tensor:
-        return self.empty(tensor.shape, tensor.dtype).copy_(tensor)
-
-    def run(self, nodes: Sequence[Node], waves: Sequence[Buffers]) -> None:
-        """An executor for `prefill_sparse_attn`: the workspace is fenced as well."""
-        for buffers in waves:
-            for name in BUFFERS.keys() & buffers.keys():
-                if BUFFERS[name].lifetime in ("wave", "chunk"):
-                    buffers[name] = self.empty(buffers[name].shape, buffers[name].dtype)
-        for node in nodes:
-            print(node.label, flush=True)  # the last line of a process that died says where
-            node.run(waves)
-
-
-def protect(address: int, size: int) -> None:
-    """Take away every right to the pages at `address`."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.mprotect(ctypes.c_void_p(address), ctypes.c_size_t(size), PROT_NONE):
-        raise OSError(ctypes.get_errno(), "mprotect")
 
 
 def hostile_arguments(case: Case, generator: torch.Generator) -> Arguments:
@@ -246,20 +196,11 @@ def overrun(side: str) -> None:
     print("done", flush=True)
 
 
-def in_a_process(call: str) -> subprocess.CompletedProcess[str]:
-    here = Path(__file__).resolve()
-    path = os.pathsep.join(map(str, (here.parents[2], here.parents[1], here.parent)))
-    script = f"import faulthandler, {here.stem}; faulthandler.enable(); {here.stem}.{call}"
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        env=os.environ | {"PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+def in_a_process(call: str) -> Ended:
+    return Fork(__file__, call).end(seconds=300)
 
 
-def assert_survived(process: subprocess.CompletedProcess[str]) -> None:
+def assert_survived(process: Ended) -> None:
     lines = process.stdout.splitlines()
     where = f"after {lines[-3:]}\n{process.stderr}"
     assert process.returncode == 0, where
