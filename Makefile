@@ -12,6 +12,8 @@ HOPPER_PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 py
 	&& { command -v $$p; break; }; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
+# pip compiles to bytecode on one core; what it installs is compiled on all of them afterwards.
+PIP_INSTALL := $(PIP) install --no-compile -c .ci/constraints.txt
 INSTALLED := .venv/.installed
 
 # Upstream Triton owns the same folder as triton-ascend: an environment of its own.
@@ -39,11 +41,16 @@ help:
 demo: $(INSTALLED)
 	@$(BIN)/python -m dsv4_kernels demo
 
+# glibc gives the memory of a large tensor back when it is freed, and the system clears memory anew for
+# the next: over a third of the time that tests at full widths take. Here it is kept (no mapping of its
+# own below 4 GiB, no trim below 16 GiB) and asked for in huge pages.
+KEEP_MEMORY := GLIBC_TUNABLES=glibc.malloc.mmap_threshold=0x100000000:glibc.malloc.trim_threshold=0x400000000:glibc.malloc.hugetlb=1
+
 # A process a core, of one thread each: most tests are too small for a launch to fill two cores, and
 # those of threads set their own number. At most eight, whose memory a laptop has.
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n : 8)))
 test: $(INSTALLED)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+	@$(KEEP_MEMORY) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # --cpu: without an accelerator too, whose times the results then say nothing about.
 bench: $(INSTALLED)
@@ -68,7 +75,7 @@ model-test: $(INSTALLED)
 	@$(BIN)/python -m pytest tests/segments --model
 
 mutants: $(INSTALLED)
-	@PYTHONPATH=tests $(BIN)/python -m mutants
+	@$(KEEP_MEMORY) PYTHONPATH=tests $(BIN)/python -m mutants
 
 hopper-gate: $(HOPPER_INSTALLED)
 	@$(HOPPER_BIN)/python -m dsv4_kernels hopper
@@ -100,15 +107,18 @@ $(INSTALLED): pyproject.toml .ci/constraints.txt
 	$(call require_python,$(PYTHON),3.11)
 	@command -v gcc >/dev/null || { echo "dsv4-kernels needs gcc to link CPU kernels:" \
 		"install your system's gcc and C headers." >&2; exit 1; }
-	@echo "setting up .venv with $(PYTHON) (once; about a minute, most of it torch)"
+	@echo "setting up .venv with $(PYTHON) (once; about a minute)"
 	@$(PYTHON) -m venv --clear .venv
-	@echo "  1 of 2: torch"
-	@$(PIP) install -c .ci/constraints.txt torch
-	@echo "  2 of 2: the compilers, the tools and the package"
-	@$(PIP) install -c .ci/constraints.txt -e '.[$(EXTRAS),bench,dev]'
+	@echo "  1 of 3: torch"
+	@$(PIP_INSTALL) torch
+	@echo "  2 of 3: the compilers, the tools and the package"
+	@$(PIP_INSTALL) -e '.[$(EXTRAS),bench,dev]'
 	@# torch's CUDA builds bring upstream triton, which owns the same folder as triton-ascend.
 	@if $(PIP) show triton >/dev/null 2>&1; then $(PIP) uninstall -y triton && \
-		$(PIP) install --force-reinstall --no-deps -c .ci/constraints.txt triton-ascend; fi
+		$(PIP_INSTALL) --force-reinstall --no-deps triton-ascend; fi
+	@echo "  3 of 3: bytecode"
+	@# A few files of torch's are of a newer Python.
+	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
 	@touch $@
 
 $(HOPPER_INSTALLED): pyproject.toml .ci/constraints.txt
