@@ -19,6 +19,7 @@ from reference.group_quant import AMAX_FLOOR
 from reference.oracle import attend
 from reference.proj_a import bound as proj_a_bound
 
+WEIGHT_ROWS = 64  # at a time, in fp64: what a core's cache holds
 HANDED_ON = ("o_packed", "o_heads", "o_r", "codes", "scale", "row_scale")
 
 
@@ -84,10 +85,12 @@ def judge_chain(
 
     T, D = want["attn_out"].shape
     allowed = torch.zeros(T, D, dtype=torch.float64)  # behind the waves that ran
-    weights = wo_b.double() * wo_b_scale.double()[:, None]
-    difference = (dequantised(got) - dequantised(want)).flatten(1) @ weights.T
-    terms = dequantised(got).abs().flatten(1) @ weights.abs().T
-    allowed[:tokens] = difference.abs() + 2 * (G + 4) * U * terms
+    handed_on = dequantised(got).flatten(1)
+    change = handed_on - dequantised(want).flatten(1)
+    for rows in torch.arange(D).split(WEIGHT_ROWS):
+        weights = wo_b[rows].double() * wo_b_scale[rows].double()[:, None]
+        difference, terms = change @ weights.T, handed_on.abs() @ weights.abs().T
+        allowed[:tokens, rows] = difference.abs() + 2 * (G + 4) * U * terms
     out = want["attn_out"]
     allowed[:tokens] += spacing(out[:tokens].double().abs() + allowed[:tokens], torch.bfloat16)
     because = "the difference of codes and scales times wo_b; its sums, and one rounding to bf16"

@@ -180,7 +180,7 @@ def _normal(shape: tuple[int, ...], generator: torch.Generator, std: float = 1.0
     """N(0, std**2) rounded to bf16; drawn in fp32, block by block to keep the fp32 copy small."""
     values = torch.empty(shape, dtype=torch.bfloat16)
     for block in values.view(-1).split(BLOCK_ELEMENTS):
-        block.copy_(_randn(block.shape, generator) * std)
+        block.copy_(_randn(block.shape, generator).mul_(std))
     return values
 
 
@@ -191,7 +191,7 @@ def _draw_wo_b(dims: Dims, generator: torch.Generator) -> tuple[torch.Tensor, to
     scale = torch.empty(dims.hidden, dtype=torch.float32)
     for block in row_blocks(dims.hidden, columns):
         rows = block.stop - block.start
-        weights = _randn((rows, columns), generator) * columns**-0.5
+        weights = _randn((rows, columns), generator).mul_(columns**-0.5)
         codes[block], scale[block] = quantise_rows(weights)
     return codes, scale
 

@@ -29,6 +29,6 @@ def quantise_rows(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     Returns:
         codes [D, X] int8 in [-127, 127], scale [D] fp32 > 0.
     """
-    amax = weights.abs().amax(dim=1)
+    amax = torch.maximum(weights.amax(dim=1), -weights.amin(dim=1))
     scale = (amax / 127).clamp_min(torch.finfo(torch.float32).tiny)  # a row of zeros: 0 / tiny = 0
-    return torch.round(weights / scale[:, None]).to(torch.int8), scale
+    return (weights / scale[:, None]).round_().to(torch.int8), scale

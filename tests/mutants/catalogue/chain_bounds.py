@@ -57,8 +57,8 @@ MUTANTS = (
     ),
     mutant(
         "an output is held to the reference's codes",
-        "difference = (dequantised(got) - dequantised(want))",
-        "difference = (dequantised(got) + dequantised(want))",
+        "change = handed_on - dequantised(want)",
+        "change = handed_on + dequantised(want)",
         killed_by="test_a_wrong_scale_reaches_the_output",
     ),
     mutant(

@@ -28,9 +28,21 @@ MUTANTS = (
         killed_by="test_quantised_rows_are_within_half_a_step",
     ),
     rows(
+        "a row's scale is of its positive weights",
+        "torch.maximum(weights.amax(dim=1), -weights.amin(dim=1))",
+        "weights.amax(dim=1)",
+        killed_by="test_quantised_rows_are_within_half_a_step",
+    ),
+    rows(
+        "a row's scale is of its negative weights",
+        "torch.maximum(weights.amax(dim=1), -weights.amin(dim=1))",
+        "-weights.amin(dim=1)",
+        killed_by="test_quantised_rows_are_within_half_a_step",
+    ),
+    rows(
         "ties of weights go up",
-        "torch.round(weights / scale[:, None])",
-        "torch.floor(weights / scale[:, None] + 0.5)",
+        "(weights / scale[:, None]).round_()",
+        "(weights / scale[:, None]).add_(0.5).floor_()",
         killed_by="test_ties_go_to_even",
     ),
     rows(
