@@ -190,6 +190,32 @@ def test_a_loop_hands_on_what_it_carried():
     assert stored == [3 * 2**4]
 
 
+def test_a_loop_hands_on_values_in_each_others_place():
+    module = """module attributes {hivm.module_core_type = #hivm.module_core_type<AIV>} {
+  func.func @k(%arg0: i32, %arg1: i32, %arg2: memref<?xi32>) attributes {x = 1} {
+    %c0 = arith.constant 0 : index
+    %c1 = arith.constant 1 : index
+    %c3 = arith.constant 3 : index
+    %0:2 = scf.for %i = %c0 to %c3 step %c1 iter_args(%a = %arg0, %b = %arg1) -> (i32, i32) {
+      scf.yield %b, %a : i32, i32
+    }
+    memref.store %0#0, %arg2[%c0] : memref<?xi32>
+    memref.store %0#1, %arg2[%c1] : memref<?xi32>
+    return
+  }
+}
+"""
+    stored = []
+
+    class Core:
+        def store(self, value, view, index, line):
+            stored.append(value)
+
+    (function,) = functions(module)
+    assert [*function.run(Core(), 3, 4, None)] == []
+    assert stored == [4, 3]
+
+
 # -- where launches go
 
 

@@ -2,7 +2,8 @@
 
 | file           | what it does                                                                   |
 |----------------|--------------------------------------------------------------------------------|
-| scalar.py      | the scalar code of the IR, as Python; `counts.py` walks the same        |
+| scalar.py      | the scalar code of the IR, as Python                                           |
+| statement.py   | what a statement of it is                                                      |
 | memory.py      | byte memories at planned addresses, and views of them                          |
 | instruction.py | what a pipe can be told                                                        |
 | cube.py        | library functions of the cube core, as instructions                            |

@@ -1,9 +1,9 @@
 """The scalar code of the final HIVM IR - loops, conditions, affine maps, views - as Python.
 
-A kernel function becomes a generator function of a `core` and the kernel's arguments. What touches
-memory, a pipe or a flag is a method of the core (`CoreInterface`), so one translation serves all
-who walk the IR: machine.py executes it, gates/ascend/counts.py counts it. The core's methods for
-calls and flags return what is then yielded: points where other cores and pipes may move. An
+A kernel function becomes a generator function of a `core` and the kernel's arguments, which
+machine.py runs. What touches memory, a pipe or a flag is a method of the core (`CoreInterface`);
+those for calls and flags return what is then yielded: points where other cores and pipes may move.
+gates/ascend/slicing.py takes the same statements and leaves only what counts depend on. An
 operation that is not known here is an error.
 
 i8, i16 and i32 wrap as the hardware's do; index and i64 do not, and nothing here comes near 2**63.
@@ -21,6 +21,16 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dsv4_kernels.backends.hivm.memory import View
+from dsv4_kernels.backends.hivm.statement import (
+    Call,
+    Chosen,
+    Handed,
+    Hidden,
+    Load,
+    Made,
+    Statement,
+    python,
+)
 
 
 class CoreInterface(Protocol):
@@ -52,15 +62,18 @@ class CoreInterface(Protocol):
 class Function:
     """One kernel function of a module.
 
-    core: AIC or AIV. calls: the library functions that it names. element_loops: how many of its
-    loops go through a tile in the unified buffer element by element.
+    core: AIC or AIV. arguments: names of them in the statements: three hidden ones (the address of
+    the block flags, lock, workspace), the kernel's own, three sizes of the grid. calls: the library
+    functions that it names. element_loops: how many of its loops go through a tile in the unified
+    buffer element by element.
     """
 
     name: str
     core: str
+    arguments: tuple[str, ...]
     calls: frozenset[str]
     element_loops: int
-    code: Callable[..., Generator[Any, None, None]] = field(repr=False)
+    statements: list[Statement] = field(repr=False, hash=False)
 
     @property
     def paired(self) -> bool:
@@ -68,9 +81,21 @@ class Function:
         return self.name.endswith("_mix_aiv")
 
     def run(self, core: CoreInterface, *arguments: Any) -> Generator[Any, None, None]:
-        """Its scalar code on `core`. arguments: of the IR: three hidden ones (the address of the
-        block flags, lock, workspace), the kernel's own, three sizes of the grid."""
-        return self.code(core, *arguments)
+        """Its scalar code on `core`."""
+        return self._code(core, *arguments)
+
+    @functools.cached_property
+    def _code(self) -> Callable[..., Generator[Any, None, None]]:
+        lines = ["  yield from ()", *python(self.statements)]
+        return compiled(self.name, ("core", *self.arguments), lines)
+
+
+def compiled(name: str, arguments: Iterable[str], lines: Iterable[str]) -> Callable[..., Any]:
+    """A Python function of statements; name: for tracebacks."""
+    namespace: dict[str, Any] = {"wrap": _wrap, "quotient": _quotient, "fp32": _fp32}
+    text = "\n".join([f"def run({', '.join(arguments)}):", *lines])
+    exec(compile(text, f"<{name}>", "exec"), namespace)
+    return namespace["run"]
 
 
 @functools.lru_cache(maxsize=64)
@@ -88,23 +113,21 @@ def functions(hivm: str) -> tuple[Function, ...]:
     for match in found:
         if "hacc.function_kind = #hacc.function_kind<HOST>" in match[0].split("\n")[0]:
             continue  # answers questions of the runtime, moves nothing
-        names = [_name(argument) for argument in re.findall(r"(%arg\d+):", match[2])]
+        arguments = tuple(_name(argument) for argument in re.findall(r"(%arg\d+):", match[2]))
         translator = _Translator(maps, first_line=hivm.count("\n", 0, match.start(3)) + 1)
-        lines = [f"def run(core, {', '.join(names)}):", "  yield from ()"]
-        lines += translator.block(match[3].splitlines())
-        namespace: dict[str, Any] = {"wrap": _wrap, "quotient": _quotient, "fp32": _fp32}
-        exec(compile("\n".join(lines), f"<{match[1]}>", "exec"), namespace)
+        statements = translator.block(match[3].splitlines())
         suffix = re.search(r"_mix_(ai[cv])$", match[1])
         core = suffix[1].upper() if suffix else (kind[1] if kind else "AIV")
         calls = frozenset(translator.calls)
-        made.append(Function(match[1], core, calls, translator.element_loops, namespace["run"]))
+        loops = translator.element_loops
+        made.append(Function(match[1], core, arguments, calls, loops, statements))
     if not made:
         raise ValueError("no kernel function in the compiled module")
     return tuple(made)
 
 
 class _Translator:
-    """Lines of HIVM -> lines of Python. One block of the IR after another, in their order."""
+    """Lines of HIVM -> statements. One block of the IR after another, in their order."""
 
     def __init__(self, maps: Mapping[str, str], first_line: int) -> None:
         self._maps = maps
@@ -116,26 +139,23 @@ class _Translator:
         self.calls: set[str] = set()
         self.element_loops = 0
 
-    def block(self, lines: Sequence[str]) -> list[str]:
-        out: list[str] = []
-        depth = 1
+    def block(self, lines: Sequence[str]) -> list[Statement]:
+        open_blocks: list[list[Statement]] = [[]]
         for line in (raw.strip() for raw in lines):
             self._line += 1
             if not line:
                 continue
             if line.startswith("}"):
-                depth -= 1
+                open_blocks.pop()
                 if line.startswith("} else"):
-                    out += ["  " * depth + "else:", "  " * depth + "  pass"]
-                    depth += 1
+                    open_blocks[-1].append(Statement("else:"))
                 else:
                     self._close()
-                continue
-            out += ["  " * depth + text for text in self._statement(line)]
+            else:
+                open_blocks[-1] += self._statement(line)
             if line.endswith("{"):
-                depth += 1
-                out.append("  " * depth + "pass")
-        return out
+                open_blocks.append(open_blocks[-1][-1].body)
+        return open_blocks[0]
 
     def _close(self) -> None:
         self._yields.pop()
@@ -147,55 +167,78 @@ class _Translator:
         self._inductions.append(induction)
         self._by_element.append(False)
 
-    def _statement(self, line: str) -> Iterator[str]:
+    def _statement(self, line: str) -> Iterator[Statement]:
         target, _, rest = line.partition(" = ") if line.startswith("%") else ("", "", line)
         op = _match(r"[\w.]+", rest, line)[0]
-        operands = rest.split(" : ")[0]
+        values = _values(rest.split(" : ")[0])
         if op == "scf.for":
             yield from self._loop(target, rest)
         elif op == "scf.if":
             self._open([_results(target)])
-            yield f"if {_values(rest)[0]}:"
+            yield Statement(f"if {values[0]}:")
         elif op == "scf.yield":
-            if values := _values(operands):
-                targets = [f"({', '.join(names)},)" for names in self._yields[-1]]
-                yield f"{' = '.join(targets)} = ({', '.join(values)},)"
+            yield from self._yield(values)
         elif op in ("func.call", "call"):
             called = _match(r"(?:func\.)?call @(\w+)\((.*?)\) :", rest, line)
             self.calls.add(called[1])
-            values = "".join(f"{value}, " for value in _values(called[2]))
-            yield f"yield from core.call({called[1]!r}, ({values}), {self._line})"
+            call = Call(called[1], tuple(_values(called[2])))
+            operands = "".join(f"{value}, " for value in call.operands)
+            yield Statement(
+                f"yield from core.call({call.name!r}, ({operands}), {self._line})", call
+            )
         elif op in ("memref.load", "memref.store"):
             yield self._element(op, target, rest, line)
         elif op.startswith("hivm.hir.") and op[9:] in _SYNCHRONISES:
-            yield f"yield from core.{self._synchronisation(op[9:], rest, line)}"
+            how = self._synchronisation(op[9:], rest, line)
+            yield Statement(f"yield from core.{how}", Hidden())
         elif op == "memref.extract_strided_metadata":
-            names = [name for part in target.split(", ") for name in _results(part)]
-            view = _values(operands)[0]
-            yield f"{', '.join(names)}, = ({view}, 0, *{view}.shape, *{view}.strides)"
+            base, *numbers = [name for part in target.split(", ") for name in _results(part)]
+            yield Statement(f"{base} = {values[0]}", Made(values[0]))
+            yield Statement(
+                f"{', '.join(numbers)}, = (0, *{values[0]}.shape, *{values[0]}.strides)"
+            )
+        elif op in _VIEWS:
+            expression, made = _VIEWS[op](values, rest)
+            yield Statement(f"{_name(target)} = {expression}", made)
+        elif op == "arith.select":
+            condition, one, other = values
+            chosen = Chosen(condition, (one, other))
+            yield Statement(f"{_name(target)} = {one} if {condition} else {other}", chosen)
         elif op not in _IGNORED:
-            expression = self._expression(op, rest, line)
-            yield f"{_results(target)[0]} = {expression}"
+            yield Statement(f"{_name(target)} = {self._expression(op, rest, line)}")
 
-    def _loop(self, target: str, rest: str) -> Iterator[str]:
+    def _loop(self, target: str, rest: str) -> Iterator[Statement]:
         match = _match(r"scf\.for (%\w+) = (%\S+) to (%\S+) step (%\S+)(.*)", rest, rest)
         carried = re.findall(r"(%\w+) = (%[\w#-]+)", match[5].split("->")[0])
         results, inner = _results(target), [_name(name) for name, _ in carried]
         self._open([results, inner] if results else [], match[1])
         for result, name, (_, start) in zip(results, inner, carried, strict=True):
-            yield f"{result} = {name} = {_name(start)}"
+            yield Statement(f"{result} = {name} = {_name(start)}", Made(_name(start)))
         low, high, step = (_name(match[i]) for i in (2, 3, 4))
-        yield f"for {_name(match[1])} in range({low}, {high}, {step}):"
+        yield Statement(f"for {_name(match[1])} in range({low}, {high}, {step}):")
 
-    def _element(self, op: str, target: str, rest: str, line: str) -> str:
+    def _yield(self, values: list[str]) -> Iterator[Statement]:
+        """All at once: a loop may hand on what it was handed under another name."""
+        targets = list(zip(*self._yields[-1], strict=True))
+        if {name for names in targets for name in names} & set(values):
+            held = [f"{names[0]}_next" for names in targets]
+            for name, value in zip(held, values, strict=True):
+                yield Statement(f"{name} = {value}", Made(value))
+            values = held
+        for names, value in zip(targets, values, strict=True):
+            yield Statement(f"{' = '.join(names)} = {value}", Handed(value))
+
+    def _element(self, op: str, target: str, rest: str, line: str) -> Statement:
         """A load or store of one element, by the scalar unit."""
         match = _match(r"memref\.\w+ (?:(%[\w#-]+), )?(%[\w#-]+)\[(.*?)\]", rest, line)
-        index = "".join(f"{value}, " for value in _values(match[3]))
+        view, index = _name(match[2]), "".join(f"{value}, " for value in _values(match[3]))
         if "<ub>" in rest and self._inductions and self._inductions[-1] in _ssa(match[3]):
             self._by_element[-1] = True
         if op == "memref.load":
-            return f"{_name(target)} = core.load({_name(match[2])}, ({index}), {self._line})"
-        return f"core.store({_name(match[1])}, {_name(match[2])}, ({index}), {self._line})"
+            load = f"{_name(target)} = core.load({view}, ({index}), {self._line})"
+            return Statement(load, Load(view, f"({index})"))
+        store = f"core.store({_name(match[1])}, {view}, ({index}), {self._line})"
+        return Statement(store, Hidden())
 
     def _synchronisation(self, op: str, rest: str, line: str) -> str:
         """A method of the core and its arguments."""
@@ -225,8 +268,6 @@ class _Translator:
             if predicate not in _PREDICATES:
                 raise ValueError(f"unknown predicate `{predicate}` in: {line[:120]}")
             return f"int({values[0]} {_PREDICATES[predicate]} {values[1]})"
-        if op == "arith.select":
-            return f"{values[1]} if {values[0]} else {values[2]}"
         if op in ("arith.index_cast", "arith.extsi", "arith.trunci"):
             return _wrapped(f"-{values[0]}" if _from_i1(op, rest) else values[0], rest)
         if op in ("arith.extui", "arith.index_castui"):
@@ -235,8 +276,8 @@ class _Translator:
             return self._affine(op, rest, line)
         if op in _INDICES:
             return _INDICES[op]
-        if op in _VIEWS:
-            return _VIEWS[op](values, rest)
+        if op == "memref.dim":
+            return f"{values[0]}.shape[{values[1]}]"
         raise ValueError(f"unknown operation `{op}` in: {line[:120]}")
 
     def _affine(self, op: str, rest: str, line: str) -> str:
@@ -298,43 +339,58 @@ _MEMREF = re.compile(
 )
 
 
-def _pointer_cast(values: list[str], rest: str) -> str:
+def _pointer_cast(values: list[str], rest: str) -> tuple[str, Made]:
     type_ = _last_memref(rest)
-    shape = [int(size) for size in type_["shape"].split("x") if size]
-    return f"core.at({type_['space']!r}, {values[0]}, {tuple(shape)}, {type_['type']!r})"
+    space, sizes, element = type_["space"], _sizes(type_), type_["type"]
+    python = f"core.at({space!r}, {values[0]}, {_tuple(sizes)}, {element!r})"
+    return python, Made(space, sizes, element)
 
 
-def _view(values: list[str], rest: str) -> str:
+def _view(values: list[str], rest: str) -> tuple[str, Made]:
     type_ = _last_memref(rest)
     dynamic = iter(values[2:])
-    shape = [next(dynamic) if n == "?" else n for n in type_["shape"].split("x") if n]
-    sizes = "".join(f"{size}, " for size in shape)
-    return f"{values[0]}.shifted({values[1]}, ({sizes}), {type_['type']!r})"
+    sizes = tuple(next(dynamic) if n == "?" else n for n in _sizes(type_))
+    python = f"{values[0]}.shifted({values[1]}, {_tuple(sizes)}, {type_['type']!r})"
+    return python, Made(values[0], sizes, type_["type"])
 
 
-def _reinterpret(values: list[str], rest: str) -> str:
-    offset, sizes, strides = (
-        _tuple(_match(rf".*{part}: \[(.*?)\]", rest, rest)[1])
+def _reinterpret(values: list[str], rest: str) -> tuple[str, Made]:
+    (offset,), sizes, strides = (
+        _entries(_match(rf".*{part}: \[(.*?)\]", rest, rest)[1])
         for part in ("offset", "sizes", "strides")
     )
-    return f"{values[0]}.at({offset}[0], {sizes}, {strides}, {_last_memref(rest)['type']!r})"
+    type_ = _last_memref(rest)["type"]
+    python = f"{values[0]}.at({offset}, {_tuple(sizes)}, {_tuple(strides)}, {type_!r})"
+    return python, Made(values[0], sizes, type_)
 
 
-def _subview(values: list[str], rest: str) -> str:
+def _subview(values: list[str], rest: str) -> tuple[str, Made]:
     match = _match(r"memref\.subview \S+?\[(.*?)\] \[(.*?)\] \[(.*?)\]", rest, rest)
-    dropped = _dropped([size.strip() for size in match[2].split(",")], rest)
-    parts = ", ".join(_tuple(match[i]) for i in (1, 2, 3))
-    return f"{values[0]}.part({parts}, {dropped})" if dropped else f"{values[0]}.part({parts})"
+    offsets, sizes, steps = (_entries(match[i]) for i in (1, 2, 3))
+    parts = [_tuple(offsets), _tuple(sizes), _tuple(steps)]
+    if dropped := _dropped(sizes, rest):
+        parts.append(str(dropped))
+    return f"{values[0]}.part({', '.join(parts)})", Made(values[0], sizes)
 
 
-def _collapse(values: list[str], rest: str) -> str:
+def _collapse(values: list[str], rest: str) -> tuple[str, Made]:
     groups = _match(r".*?(\[\[.*?\]\]|\[\])", rest, rest)[1]
-    return f"{values[0]}.collapse({_tuples(groups)})"
+    return f"{values[0]}.collapse({_tuples(groups)})", Made(values[0])
 
 
-def _expand(values: list[str], rest: str) -> str:
+def _expand(values: list[str], rest: str) -> tuple[str, Made]:
     match = _match(r".*?(\[\[.*?\]\]) output_shape \[(.*?)\]", rest, rest)
-    return f"{values[0]}.expand({match[1]}, {_tuple(match[2])})"
+    shape = _tuple(_entries(match[2]))
+    return f"{values[0]}.expand({match[1]}, {shape})", Made(values[0])
+
+
+def _bitcast(values: list[str], rest: str) -> tuple[str, Made]:
+    type_ = _last_memref(rest)["type"]
+    return f"{values[0]}.bitcast({type_!r})", Made(values[0], type=type_)
+
+
+def _same(values: list[str], rest: str) -> tuple[str, Made]:
+    return values[0], Made(values[0])
 
 
 def _tuples(groups: str) -> tuple[tuple[int, ...], ...]:
@@ -342,12 +398,11 @@ def _tuples(groups: str) -> tuple[tuple[int, ...], ...]:
     return tuple(map(tuple, json.loads(groups)))
 
 
-_VIEWS: dict[str, Callable[[list[str], str], str]] = {
+_VIEWS: dict[str, Callable[[list[str], str], tuple[str, Made]]] = {
     "hivm.hir.pointer_cast": _pointer_cast,
-    "hivm.hir.bitcast": lambda values, rest: f"{values[0]}.bitcast({_last_memref(rest)['type']!r})",
-    "memref.cast": lambda values, rest: values[0],
-    "memref.memory_space_cast": lambda values, rest: values[0],
-    "memref.dim": lambda values, rest: f"{values[0]}.shape[{values[1]}]",
+    "hivm.hir.bitcast": _bitcast,
+    "memref.cast": _same,
+    "memref.memory_space_cast": _same,
     "memref.view": _view,
     "memref.reinterpret_cast": _reinterpret,
     "memref.subview": _subview,
@@ -372,9 +427,14 @@ def _dropped(sizes: Sequence[str], rest: str) -> tuple[int, ...]:
     raise ValueError(f"cannot read the subview: {rest[:200]}")
 
 
+def _sizes(type_: re.Match[str]) -> tuple[str, ...]:
+    """Of a memref type."""
+    return tuple(size for size in type_["shape"].split("x") if size)
+
+
 def _layout(type_: re.Match[str]) -> tuple[list[str], list[str]]:
     """Sizes and strides of a memref type, `?` where they are not known."""
-    sizes = [size for size in type_["shape"].split("x") if size]
+    sizes = list(_sizes(type_))
     if type_["strides"] is not None:
         return sizes, [stride.strip() for stride in type_["strides"].split(",")]
     strides, stride = [], 1
@@ -466,7 +526,12 @@ def _results(target: str) -> list[str]:
     return [f"{_name(name)}_{i}" for i in range(int(many))] if many else [_name(name)]
 
 
-def _tuple(text: str) -> str:
-    """A Python tuple of a list of sizes, static and dynamic."""
-    entries = [entry.strip() for entry in text.split(",") if entry.strip()]
-    return f"({''.join(f'{_name(e)}, ' if e[0] == '%' else f'{e}, ' for e in entries)})"
+def _entries(text: str) -> tuple[str, ...]:
+    """Of a list of sizes, static and dynamic."""
+    entries = (entry.strip() for entry in text.split(","))
+    return tuple(_name(entry) if entry[0] == "%" else entry for entry in entries if entry)
+
+
+def _tuple(entries: Iterable[str]) -> str:
+    """A Python tuple."""
+    return f"({''.join(f'{entry}, ' for entry in entries)})"

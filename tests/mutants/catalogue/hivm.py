@@ -256,6 +256,12 @@ MUTANTS = (
         "        self._open([inner] if results else [], match[1])\n",
         killed_by="test_a_loop_hands_on_what_it_carried",
     ),
+    scalar(
+        "a loop hands on one value after the other",
+        "if {name for names in targets for name in names} & set(values):",
+        "if False:",
+        killed_by="test_a_loop_hands_on_values_in_each_others_place",
+    ),
     execute(
         "grids are for the part's cores, whatever is said",
         "cores = PARTS[part] if cube_cores is None else cube_cores",
