@@ -200,7 +200,7 @@ CALLS
     launch = AscendKernel(grid=grid, arguments={"x_ptr": None, "n": n}, hivm=hivm)
     first = count_launch(launch, {"x_ptr": loaded})
     assert first.vector == grid * n * loaded * calls
-    assert count_launch(launch, {"x_ptr": loaded}) is first  # a walk takes up to seconds
+    assert count_launch(launch, {"x_ptr": loaded}) is first  # a walk takes up to a second
 
 
 def test_a_loop_over_elements_is_seen():

@@ -43,7 +43,12 @@ class Space:
 
     @property
     def is_global(self) -> bool:
-        return self.name.startswith("gm:")
+        return is_global(self.name)
+
+
+def is_global(space: str) -> bool:
+    """Whether the memory of this name is one that all cores see."""
+    return space.startswith("gm:")
 
 
 class View(NamedTuple):
@@ -102,8 +107,11 @@ class View(NamedTuple):
 
     def element(self, index: Sequence[int]) -> View:
         """One element, of shape ()."""
-        start = self.offset + sum(map(mul, index, self.strides)) * self.bits
-        return View(self.space, start, (), (), self.type)
+        return View(self.space, self.start(index), (), (), self.type)
+
+    def start(self, index: Sequence[int]) -> int:
+        """Bits from the start of the memory to an element's."""
+        return self.offset + sum(map(mul, index, self.strides)) * self.bits
 
     def collapse(self, groups: tuple[tuple[int, ...], ...]) -> View:
         """memref.collapse_shape. ValueError where a group's axes are not one run of memory."""

@@ -1,26 +1,33 @@
 """What a launch moves and computes, counted by walking its final HIVM IR.
 
-The scalar part of the IR is run for every program of the grid (`backends/hivm/scalar.py`); each
-call of a library function is counted with the sizes that its operands really have. Data are not
-computed: a value loaded from memory is what `loaded` says, one for a whole argument or one for each
-of its elements. An operation or a function that is not known is an error, never a zero.
+What counts depend on in the scalar part of the IR (slicing.py) is run for every program of the
+grid; each call of a library function is counted with the sizes that its operands really have. Data
+are not computed: a value loaded from memory is what `loaded` says, one for a whole argument or one
+for each of its elements. An operation or a function that is not known is an error, never a zero.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from dsv4_kernels.backends.hivm.memory import OutOfBounds, Space, View, dense
+from dsv4_kernels.backends.hivm.memory import (
+    ELEMENT_BITS,
+    OutOfBounds,
+    Space,
+    View,
+    dense,
+    is_global,
+)
 from dsv4_kernels.backends.hivm.scalar import Function, functions
 from dsv4_kernels.backends.hivm.vector import is_aligned
+from dsv4_kernels.gates.ascend import library
+from dsv4_kernels.gates.ascend.slicing import SCALAR_LOAD, Operand, sliced
 
 # What a scalar load of an argument gives, by the argument's name: always this number, or the
 # array's element; 0 where an argument is not named.
@@ -66,49 +73,28 @@ class Counts:
         numbers = {name: mine[name] + others[name] for name in mine if name != "calls"}
         return Counts(**numbers, calls=dict(Counter(self.calls) + Counter(other.calls)))
 
-    def add_call(self, name: str, operands: Sequence[Any]) -> None:
-        """Count one call of a library function."""
-        self.calls[name] = self.calls.get(name, 0) + 1
-        path = _path(name)
+    def add_call(self, name: str, operands: Sequence[Any], times: int) -> None:
+        """Count calls of a library function; operands: as `sliced` tallies them."""
+        self.calls[name] = self.calls.get(name, 0) + times
+        path = library.path(name)
         if path is not None:
-            source, target = operands[:2]
+            source, target = (Operand(*operand) for operand in operands)
             # A fixpipe may narrow an accumulator on its way out: what global memory sees counts.
-            bits = target.bits if target.space.is_global else source.bits
-            size = min(source.elements, target.elements) * bits // 8
+            bits = ELEMENT_BITS[target.type if is_global(target.space) else source.type]
+            size = min(source.elements, target.elements) * bits // 8 * times
             setattr(self, path, getattr(self, path) + size)
             self.workspace += size * (_WORKSPACE in (source.space, target.space))
-            self.dma += 1
-        elif name.startswith("mma_tile_"):
-            self.macs += math.prod(operands[3:6])  # M, K, N after both operands and the init flag
-        elif not name.startswith("set_l1_"):  # fills L1 with zeros: neither moves nor computes
-            self.vector += 1
-            if name.startswith("vcast_") and "bfloat16_t" in name:
-                self.unaligned_casts += not all(is_aligned(view) for view in operands[:2])
+            self.dma += times
+        elif library.is_matmul(name):
+            self.macs += math.prod(operands) * times
+        elif library.is_vector(name):
+            self.vector += times
+            self.unaligned_casts += times * (library.is_cast_of_bf16(name) and not all(operands))
 
-
-# Library functions by the beginning of their names. nd2nz loads into L1 in the cube's fractal
-# layout, fixpipe stores an accumulator.
-_PATHS = {
-    "nd2nz_": "gm_to_l1",
-    "load_gm_to_ubuf_": "gm_to_ub",
-    "store_ubuf_to_gm_": "ub_to_gm",
-    "fixpipe_": "l0c_to_gm",
-}
-
-
-@functools.cache
-def _path(name: str) -> str | None:
-    """Of a library function that moves data between memories."""
-    return next((path for prefix, path in _PATHS.items() if name.startswith(prefix)), None)
-
-
-_VECTOR = re.compile(
-    r"(v[a-z]+_|enablevc_reduce_|reduce_|broadcast_|arange_|copy_ubuf_to_ubuf_|gather_|(de)?interleave_)"
-)
-_KNOWN = (*_PATHS, "mma_tile_", "set_l1_")
 
 _NOTHING = np.zeros(0, np.uint8)  # what a memory holds here
-_WORKSPACE = Space("gm:workspace", _NOTHING)
+_WORKSPACE = "gm:workspace"
+_HIDDEN = ("", "gm:lock", _WORKSPACE)  # the first has the address of the block flags
 
 
 def count(
@@ -129,65 +115,53 @@ def count(
     Raises ValueError for what is not known, OutOfBounds for a scalar load of an element that an
     array of `loaded` does not have.
     """
-    counts = Counts()
-    lock = dense(Space("gm:lock", _NOTHING), 0, (0,), "i8")
-    hidden = [None, lock, dense(_WORKSPACE, 0, (0,), "i8")]  # None: address of the block flags
-    own = [
-        dense(Space(f"gm:{name}", _NOTHING), 0, (0,), "i8") if value is None else value
-        for name, value in arguments.items()
+    own = ("" if value is not None else f"gm:{name}" for name, value in arguments.items())
+    spaces = (*_HIDDEN, *own, "", "", "")
+    values = (None, None, None, *arguments.values(), grid, 1, 1)
+    given = [
+        dense(Space(space, _NOTHING), 0, (0,), "i8") if space else value
+        for space, value in zip(spaces, values, strict=True)
     ]
+    of_space = {f"gm:{name}": value for name, value in loaded.items()}
+    arrays = frozenset(space for space, value in of_space.items() if not isinstance(value, int))
+    counts = Counts()
     for function in functions(hivm):
         _require_known(function)
+        run = sliced(function, spaces, arrays)
+        tally: Counter[tuple[Any, ...]] = Counter()
         for program in range(grid):
             for sub in range(2 if function.paired else 1):
-                core = _CountingCore(counts, loaded, program, sub)
-                for _ in function.run(core, *hidden, *own, grid, 1, 1):
-                    pass  # nothing else moves
+                core = _Core(program, sub)
+                run(core, tally, of_space, _element, is_aligned, *given)
+        for (name, *operands), times in tally.items():
+            if name == SCALAR_LOAD:
+                counts.scalar_loads += times * is_global(operands[0])
+            else:
+                counts.add_call(name, operands, times)
         counts.scalar_loops += function.element_loops
     return counts
 
 
 def _require_known(function: Function) -> None:
     for name in sorted(function.calls):
-        if not (_VECTOR.match(name) or name.startswith(_KNOWN)):
+        if not library.is_known(name):
             raise ValueError(f"unknown library function `{name}` in {function.name}")
 
 
-@functools.lru_cache(maxsize=4096)
-def _buffer(space: str, offset: int, shape: tuple[int, ...], type: str) -> View:
-    """A planned buffer: a loop asks for the same few again and again."""
-    return dense(Space(space, _NOTHING), offset, shape, type)
+class _Core(NamedTuple):
+    """What a slice asks of the core that it is on."""
 
-
-class _CountingCore:
-    """What the scalar code drives where nothing is computed: a flag never holds anything up."""
-
-    def __init__(self, counts: Counts, loaded: Loaded, program: int, sub: int) -> None:
-        self._counts, self._loaded = counts, loaded
-        self.program, self.sub = program, sub
+    program: int
+    sub: int
 
     def at(self, space: str, offset: int, shape: tuple[int, ...], type: str) -> View:
-        return _buffer(space, offset, shape, type)
+        return dense(Space(space, _NOTHING), offset, shape, type)
 
-    def call(self, name: str, operands: tuple[Any, ...], line: int) -> Iterable[Any]:
-        self._counts.add_call(name, operands)
-        return ()
 
-    def _synchronise(self, *flag: Any) -> Iterable[Any]:
-        return ()
-
-    set_flag = wait_flag = barrier = block_set = block_wait = _synchronise
-
-    def load(self, view: View, index: tuple[int, ...], line: int) -> int:
-        self._counts.scalar_loads += view.space.is_global
+def _element(view: View, index: tuple[int, ...], values: np.ndarray[Any, Any]) -> int:
+    """What a scalar load of an array's view gives."""
+    element = view.start(index) // view.bits
+    if not 0 <= element < values.size:
         name = view.space.name.removeprefix("gm:")
-        values = self._loaded.get(name, 0)
-        if isinstance(values, int):
-            return values
-        element = view.element(index).offset // view.bits
-        if not 0 <= element < values.size:
-            raise OutOfBounds(f"element {element} of the {values.size} of {name}")
-        return values.item(element)
-
-    def store(self, value: float, view: View, index: tuple[int, ...], line: int) -> None:
-        pass
+        raise OutOfBounds(f"element {element} of the {values.size} of {name}")
+    return values.item(element)

@@ -136,7 +136,7 @@ def count_launch(launch: AscendKernel, loaded: Loaded = LOADED) -> Counts:
     return _counted[asked]
 
 
-_counted: dict[tuple[Any, ...], Counts] = {}  # of what was asked: a walk takes up to seconds
+_counted: dict[tuple[Any, ...], Counts] = {}  # of what was asked: a walk takes up to a second
 
 
 def a_k_tile_facts(part: str, preset: str) -> list[dict[str, Any]]:

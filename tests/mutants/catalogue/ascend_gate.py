@@ -12,6 +12,9 @@ memory = partial(Mutant, file=f"{FOLDER}/memory.py", tests=TESTS)
 compiler = partial(Mutant, file=f"{FOLDER}/compiler.py", tests=TESTS)
 launches = partial(Mutant, file=f"{FOLDER}/launches.py", tests=TESTS)
 counts = partial(Mutant, file=f"{FOLDER}/counts.py", tests=COUNTS)
+library = partial(Mutant, file=f"{FOLDER}/library.py", tests=COUNTS)
+SLICES = "tests/gates/test_slicing.py"
+slicing = partial(Mutant, file=f"{FOLDER}/slicing.py", tests=SLICES)
 BATCH = "tests/gates/test_batch_gate.py"
 cpu = partial(Mutant, file=f"{FOLDER}/against_cpu.py", tests="tests/gates/test_ascend_execute.py")
 chunk = partial(Mutant, file="dsv4_kernels/gates/chunk.py", tests=BATCH)
@@ -24,8 +27,9 @@ table = partial(Mutant, file=f"{FOLDER}/layer_table.py", tests=LAYERS)
 first = partial(Mutant, file=f"{FOLDER}/first_form.py", tests=LAYERS)
 
 PAST = """\
-        if not 0 <= element < values.size:
-            raise OutOfBounds(f"element {element} of the {values.size} of {name}")
+    if not 0 <= element < values.size:
+        name = view.space.name.removeprefix("gm:")
+        raise OutOfBounds(f"element {element} of the {values.size} of {name}")
 """
 LIMIT = "if max(used, claimed) > limit:"
 BUDGETS = "if used > claimed or (exact and used != claimed) or claimed > used * UB_SLACK:"
@@ -368,13 +372,14 @@ MUTANTS = (
         "counts.scalar_loops += 0",
         killed_by="test_a_loop_over_elements_is_seen",
     ),
-    counts(
+    slicing(
         "casts are looked at where they come from only",
-        "for view in operands[:2])",
-        "for view in operands[:1])",
+        "for view in values[:2])",
+        "for view in values[:1])",
+        tests=COUNTS,
         killed_by="test_casts_of_bf16_off_32_bytes_are_counted",
     ),
-    counts(
+    library(
         "casts of every type must be aligned",
         'name.startswith("vcast_") and "bfloat16_t" in name',
         'name.startswith("vcast_")',
@@ -504,14 +509,14 @@ MUTANTS = (
     ),
     counts(
         "two elements are one",
-        "element = view.element(index).offset // view.bits",
-        "element = view.element(index).offset // view.bits // 2 * 2",
+        "element = view.start(index) // view.bits",
+        "element = view.start(index) // view.bits // 2 * 2",
         killed_by="test_a_loaded_element_is_its_own",
     ),
     counts(
         "a load past an array is any element",
-        PAST + "        return values.item(element)",
-        "        return values.item(element % values.size)",
+        PAST + "    return values.item(element)",
+        "    return values.item(element % values.size)",
         killed_by="test_an_element_that_an_array_lacks_is_an_error[FLASH-runs_ptr]",
     ),
     counts(
@@ -519,6 +524,104 @@ MUTANTS = (
         "if not 0 <= element < values.size:",
         "if element >= values.size:",
         killed_by="test_an_element_before_an_array_is_an_error",
+    ),
+    slicing(
+        "a transfer is of fp32, whatever is moved",
+        ".format(*views[view])",
+        '.format(*views[view]._replace(type="f32"))',
+        killed_by="test_a_slice_counts_as_the_whole_does[types of one size]",
+    ),
+    slicing(
+        "a view keeps the type of that which it is one of",
+        "type_ or source.type, elements)",
+        "source.type, elements)",
+        killed_by="test_a_slice_counts_as_the_whole_does[types of one size]",
+    ),
+    slicing(
+        "all that is moved goes through the workspace",
+        'yield "({!r}, {!r}, {})".format(*views[view])',
+        'yield "({!r}, {!r}, {})".format(*views[view]._replace(space="gm:workspace"))',
+        killed_by="test_a_slice_counts_as_the_whole_does[types of one size]",
+    ),
+    slicing(
+        "one number of trips or columns makes a size",
+        '" * ".join([*dynamic, elements])',
+        '" * ".join([dynamic[0], elements])',
+        killed_by="test_a_slice_counts_as_the_whole_does[a size of two numbers]",
+    ),
+    slicing(
+        "a matmul's sizes begin one operand early",
+        "values[3:6]",
+        "values[2:5]",
+        killed_by="test_a_slice_counts_as_the_whole_does[a matmul of a trip's size]",
+    ),
+    slicing(
+        "the first of two buffers stands for both",
+        "    if a != b:\n",
+        "    if False:\n",
+        killed_by="test_a_slice_counts_as_the_whole_does[buffers that differ in size]",
+    ),
+    slicing(
+        "what trips hand on is the same in all",
+        "{*loop.sets, *_sets(loop.body)}",
+        "{*loop.sets}",
+        killed_by="test_a_slice_counts_as_the_whole_does[what a trip hands to the next]",
+    ),
+    slicing(
+        "what follows a loop is counted as often",
+        '*body, Statement(f"times //= {trips}")]',
+        "*body]",
+        killed_by="test_a_slice_counts_as_the_whole_does[of loops in loops]",
+    ),
+    slicing(
+        "a loop has a trip more",
+        'f"{trips} = len(',
+        'f"{trips} = 1 + len(',
+        killed_by="test_a_slice_counts_as_the_whole_does[trips that are the same]",
+    ),
+    slicing(
+        "a trip hands on what is needed after the loop only",
+        "if not statement.is_loop or handed & needed == before:",
+        "if True:",
+        killed_by="test_a_slice_counts_as_the_whole_does[what only a later trip needs, in a loop]",
+    ),
+    slicing(
+        "an element of an array is its view's first",
+        'f"element({view}, {at}, {value})"',
+        'f"element({view}, (0, ), {value})"',
+        killed_by="test_a_slice_counts_as_the_whole_does[what is loaded]",
+    ),
+    slicing(
+        "a load that nobody needs may miss its array",
+        "what = statement.what if space in arrays else None",
+        "what = None",
+        tests=COUNTS,
+        killed_by="test_an_element_before_an_array_is_an_error",
+    ),
+    counts(
+        "loads of a core's own memory are counted",
+        "times * is_global(operands[0])",
+        "times",
+        tests=SLICES,
+        killed_by="test_a_slice_counts_as_the_whole_does[what is loaded from a core's own memory]",
+    ),
+    slicing(
+        "a view is what it was first",
+        "if one != other:",
+        "if False:",
+        killed_by="test_a_view_of_which_too_little_is_known_is_an_error[body0-v_r]",
+    ),
+    slicing(
+        "names of one block are needed in another",
+        "needed.difference_update(name for statement in own for name in statement.sets)",
+        "pass",
+        killed_by="test_what_changes_no_count_is_not_run[body3-3]",
+    ),
+    slicing(
+        "what a condition hands out comes from before",
+        "own.update(_handed(statement.body))",
+        "pass",
+        killed_by="test_what_changes_no_count_is_not_run[body2-3]",
     ),
     layers(
         "links are not looked at",
@@ -636,8 +739,8 @@ MUTANTS = (
     ),
     Mutant(
         "a narrowing fixpipe is counted at its accumulator's width",
-        "bits = target.bits if target.space.is_global else source.bits",
-        "bits = source.bits",
+        "target.type if is_global(target.space) else source.type",
+        "source.type",
         killed_by="test_the_printed_table",
         file="dsv4_kernels/gates/ascend/counts.py",
         tests="tests/gates/test_layers.py",
