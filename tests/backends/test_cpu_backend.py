@@ -283,6 +283,17 @@ def test_what_is_done_to_each_element_is_one_loop() -> None:
     assert module.count("unroll = <disable = true>") == 2  # of each loop, and of nothing else
 
 
+def test_a_kernel_is_compiled_once(tmp_path: Path) -> None:
+    """Into the program that calls it, not as a function of its own besides."""
+    module = lowering.linalg_to_llvm_dialect("module { func.func @kernel() { return } }")
+    program = "llvm.func @dsv4_program() { llvm.call @kernel() : () -> () llvm.return }"
+    so = lowering.llvm_dialect_to_shared_object(f"{module.rstrip()[:-1]}{program} }}")
+    (tmp_path / "kernel.so").write_bytes(so)
+    names = ctypes.CDLL(str(tmp_path / "kernel.so"))
+    assert hasattr(names, "dsv4_program")
+    assert not hasattr(names, "kernel")
+
+
 # -- grids
 
 

@@ -43,10 +43,13 @@ PASSES = (
     "--reconcile-unrealized-casts",
 )
 
+# What comes out is verified where Triton parses it; after every pass it is a third of their time.
+_OPTIONS = ("--verify-each=false",)
+
 
 def linalg_to_llvm_dialect(linalg: str) -> str:
     """Text of the module in the LLVM dialect. CalledProcessError carries the compiler's message."""
-    command = [str(bishengir("bishengir-opt")), "-", *PASSES]
+    command = [str(bishengir("bishengir-opt")), "-", *_OPTIONS, *PASSES]
     lowered = subprocess.run(
         command,
         input=expand_gathers(expand_matmuls(linalg)),
@@ -54,7 +57,16 @@ def linalg_to_llvm_dialect(linalg: str) -> str:
         check=True,
         text=True,
     ).stdout
-    return _not_unrolled(lowered)
+    return _not_unrolled(_internal(lowered))
+
+
+_DEFINED = re.compile(r"^ *llvm\.func (?=@.*\{$)", re.MULTILINE)
+
+
+def _internal(llvm_dialect: str) -> str:
+    """The module with no function for others: LLVM makes them part of the program that calls them,
+    and would compile each that has a symbol once more, for nobody."""
+    return _DEFINED.sub(r"\g<0>internal ", llvm_dialect)
 
 
 _BLOCK = re.compile(r" *\^(bb\d+)")

@@ -1,4 +1,4 @@
-"""What the CPU's machine code may do with a product and a sum."""
+"""What the CPU's machine code is made of, and what it may do with a product and a sum."""
 
 from functools import partial
 
@@ -25,9 +25,15 @@ MUTANTS = (
     ),
     mutant(
         "LLVM copies the body of a loop as often as it likes",
-        "return _not_unrolled(lowered)",
-        "return lowered",
+        "return _not_unrolled(_internal(lowered))",
+        "return _internal(lowered)",
         killed_by="test_what_is_done_to_each_element_is_one_loop",
+    ),
+    mutant(
+        "a kernel is compiled once more for nobody",
+        "return _not_unrolled(_internal(lowered))",
+        "return _not_unrolled(lowered)",
+        killed_by="test_a_kernel_is_compiled_once",
     ),
     mutant(
         "a branch forward is taken for a loop",
