@@ -30,7 +30,7 @@ class Launch:
 
     arguments: in the kernel's order, a buffer's or number's name, a plain number, or None for a
     pointer that it has no use for. constants: its compile-time arguments, and what its Triton is
-    told. beside: other such arguments, of kernels that another call of this capacity needs, which
+    told. beside: other such arguments, of kernels that another run of this capacity needs, which
     are compiled with the first launch, so that none waits in service. tiles: what all were made of.
     """
 
@@ -150,7 +150,9 @@ class Segment:
         outputs = self.outputs_of(values)
         if not self._nothing_to_do(contract, outputs):
             with device.on(next(iter(outputs.values()))) as target:
-                self._launch(contract, target, tiles)(values)
+                launch = self._launch(contract, target, tiles)
+                # Of one call by itself there is no other run.
+                dataclasses.replace(launch, beside=())(values)
         made = tuple(outputs.values())
         return made[0] if len(made) == 1 else made
 

@@ -89,6 +89,23 @@ def test_a_call_s_tiles_are_ahead_of_the_chosen_ones(
     assert seen[4] == first
 
 
+def test_a_call_compiles_what_it_launches_alone(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is bound is run again, and then may need what lies beside it."""
+    seen: list[Any] = []
+    monkeypatch.setattr(Launch, "__call__", lambda self, buffers: seen.append(self.beside))
+    beside = (dict(BLOCK_T=2),)
+    own = SEGMENTS["group_quant"]
+    segment = dataclasses.replace(
+        own, launch=lambda *asked: dataclasses.replace(own.launch(*asked), beside=beside)
+    )
+    o_r = torch.zeros(2, 1, 4, device=device)
+    segment(None, o_r=o_r)
+    segment.bind(dict(o_r=o_r))({})
+    assert seen == [(), beside]
+
+
 def test_where_nothing_is_to_be_done_no_device_is_asked() -> None:
     """None runs on meta tensors: a launch would be refused."""
     segment, o_r = SEGMENTS["group_quant"], torch.empty(2, 3, 8, device="meta")

@@ -35,6 +35,12 @@ MUTANTS = (
         killed_by="test_numbers_are_pythons_own",
     ),
     declared(
+        "one call compiles for others",
+        "dataclasses.replace(launch, beside=())(values)",
+        "launch(values)",
+        killed_by="test_a_call_compiles_what_it_launches_alone",
+    ),
+    declared(
         "an empty output is launched for by a plan",
         "        if self._nothing_to_do(contract, outputs):\n            return _no_launch\n",
         "",
