@@ -19,10 +19,15 @@ from typing import Any
 
 from triton.backends.ascend import compiler as ascend
 from triton.backends.compiler import AttrsDescriptor, BaseBackend, GPUTarget
+from triton.compiler import code_generator
 
 from dsv4_kernels.backends.missing import MissingDependency, with_extra
 
 Stage = Callable[[Any, dict[str, Any]], Any]
+
+# Triton reads a function's file for the line that it begins at whenever it compiles the function,
+# in every kernel and for every type: a fifth of the way from Python to Triton IR.
+code_generator.get_jit_fn_file_line = functools.cache(code_generator.get_jit_fn_file_line)
 
 
 class FrontHalfBackend(BaseBackend):

@@ -11,6 +11,7 @@ The kernels here are this file's own, in plain `tl`: what holds for them holds f
 from __future__ import annotations
 
 import ctypes
+import inspect
 import os
 import subprocess
 import types
@@ -292,6 +293,34 @@ def test_a_kernel_is_compiled_once(tmp_path: Path) -> None:
     names = ctypes.CDLL(str(tmp_path / "kernel.so"))
     assert hasattr(names, "dsv4_program")
     assert not hasattr(names, "kernel")
+
+
+@triton.jit
+def _twice(x):
+    return 2 * x
+
+
+@triton.jit
+def _twice_kernel(x_ptr, n):
+    tl.store(x_ptr + 1, _twice(tl.load(x_ptr)))
+    tl.store(x_ptr + 2, _twice(n))
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_where_a_function_begins_is_looked_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not once a kernel and a type."""
+    find, found = inspect.getsourcelines, []
+
+    def told(function: Any) -> Any:
+        found.append(function.__name__)
+        return find(function)
+
+    monkeypatch.setattr(inspect, "getsourcelines", told)
+    for dtype in (torch.float32, torch.int32):
+        x = torch.tensor([3, 0, 0], dtype=dtype)
+        launch(_twice_kernel, (1,), x, 5)
+        assert x.tolist() == [3, 6, 10]
+    assert sorted(found) == ["_twice", "_twice_kernel"]
 
 
 # -- grids

@@ -112,6 +112,12 @@ MUTANTS = (
         "return True",
         killed_by="test_it_is_for_its_own_target_alone",
     ),
+    front_half(
+        "a function's line is looked up for every kernel",
+        "functools.cache(code_generator.get_jit_fn_file_line)",
+        "code_generator.get_jit_fn_file_line",
+        killed_by="test_where_a_function_begins_is_looked_up_once",
+    ),
     driver(
         "who is told of a launch hears of its end only",
         "            enter_hook(launch_metadata)\n",
