@@ -164,56 +164,63 @@ def test_bf16_rounds_as_torch_does():
     assert np.isnan(from_bf16(to_bf16(values[np.isnan(values)]))).all()
 
 
-def test_a_loop_hands_on_what_it_carried():
-    module = """module attributes {hivm.module_core_type = #hivm.module_core_type<AIV>} {
-  func.func @k(%arg0: i32, %arg1: memref<?xi32>) attributes {x = 1} {
+def stored(body, *arguments):
+    """What scalar code stores, in its order. `%x`: a memory; its arguments are i64."""
+    names = [f"%arg{i}: i64" for i in range(len(arguments))]
+    module = f"""module attributes {{hivm.module_core_type = #hivm.module_core_type<AIV>}} {{
+  func.func @k({", ".join(names)}) attributes {{x = 1}} {{
     %c0 = arith.constant 0 : index
     %c1 = arith.constant 1 : index
     %c4 = arith.constant 4 : index
-    %0 = scf.for %i = %c0 to %c4 step %c1 iter_args(%sum = %arg0) -> (i32) {
-      %1 = arith.addi %sum, %sum : i32
-      scf.yield %1 : i32
-    }
-    memref.store %0, %arg1[%c0] : memref<?xi32>
+    %x = hivm.hir.pointer_cast(%c0) : memref<9xi64, #hivm.address_space<ub>>
+    {body}
     return
-  }
-}
+  }}
+}}
 """
-    stored = []
+    values = []
 
     class Core:
+        def at(self, space, offset, shape, type):
+            return None
+
         def store(self, value, view, index, line):
-            stored.append(value)
+            values.append(value)
 
     (function,) = functions(module)
-    assert [*function.run(Core(), 3, None)] == []
-    assert stored == [3 * 2**4]
+    assert [*function.run(Core(), *arguments)] == []
+    return values
+
+
+def test_a_loop_hands_on_what_it_carried():
+    body = """%0 = scf.for %i = %c0 to %c4 step %c1 iter_args(%sum = %arg0) -> (i64) {
+      %1 = arith.addi %sum, %sum : i64
+      scf.yield %1 : i64
+    }
+    memref.store %0, %x[%c0] : memref<9xi64>"""
+    assert stored(body, 3) == [3 * 2**4]
 
 
 def test_a_loop_hands_on_values_in_each_others_place():
-    module = """module attributes {hivm.module_core_type = #hivm.module_core_type<AIV>} {
-  func.func @k(%arg0: i32, %arg1: i32, %arg2: memref<?xi32>) attributes {x = 1} {
-    %c0 = arith.constant 0 : index
-    %c1 = arith.constant 1 : index
-    %c3 = arith.constant 3 : index
-    %0:2 = scf.for %i = %c0 to %c3 step %c1 iter_args(%a = %arg0, %b = %arg1) -> (i32, i32) {
-      scf.yield %b, %a : i32, i32
+    body = """\
+    %0:2 = scf.for %i = %c1 to %c4 step %c1 iter_args(%a = %arg0, %b = %arg1) -> (i64, i64) {
+      scf.yield %b, %a : i64, i64
     }
-    memref.store %0#0, %arg2[%c0] : memref<?xi32>
-    memref.store %0#1, %arg2[%c1] : memref<?xi32>
-    return
-  }
-}
-"""
-    stored = []
+    memref.store %0#0, %x[%c0] : memref<9xi64>
+    memref.store %0#1, %x[%c1] : memref<9xi64>"""
+    assert stored(body, 3, 4) == [4, 3]
 
-    class Core:
-        def store(self, value, view, index, line):
-            stored.append(value)
 
-    (function,) = functions(module)
-    assert [*function.run(Core(), 3, 4, None)] == []
-    assert stored == [4, 3]
+@pytest.mark.parametrize("value", [127, 128, -129, 2**15, -(2**15) - 1, 2**31 - 1, 2**31, 2**32])
+def test_integers_wrap_at_their_width(value):
+    widths = (8, 16, 32, 64)
+    body = "\n".join(
+        f"%{bits} = arith.addi %arg0, %arg1 : i{bits}\n"
+        f"memref.store %{bits}, %x[%c0] : memref<9xi{bits}>"
+        for bits in widths
+    )
+    types = (np.int8, np.int16, np.int32, np.int64)
+    assert stored(body, value, 0) == [int(np.int64(value).astype(type)) for type in types]
 
 
 # -- where launches go

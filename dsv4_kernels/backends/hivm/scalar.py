@@ -92,7 +92,7 @@ class Function:
 
 def compiled(name: str, arguments: Iterable[str], lines: Iterable[str]) -> Callable[..., Any]:
     """A Python function of statements; name: for tracebacks."""
-    namespace: dict[str, Any] = {"wrap": _wrap, "quotient": _quotient, "fp32": _fp32}
+    namespace: dict[str, Any] = {"quotient": _quotient, "fp32": _fp32}
     text = "\n".join([f"def run({', '.join(arguments)}):", *lines])
     exec(compile(text, f"<{name}>", "exec"), namespace)
     return namespace["run"]
@@ -473,13 +473,10 @@ def _wrapped(expression: str, rest: str) -> str:
     type_ = rest.rsplit(" to " if " to " in rest else " : ", 1)[-1].split(" ")[0]
     if type_ == "i1":
         return f"({expression}) & 1"
-    return f"wrap({expression}, {type_[1:]})" if type_ in ("i8", "i16", "i32") else expression
-
-
-def _wrap(value: int, bits: int) -> int:
-    """The signed integer of so many bits that has the same low bits."""
-    half = 1 << (bits - 1)
-    return ((value + half) & ((1 << bits) - 1)) - half
+    if type_ not in ("i8", "i16", "i32"):
+        return expression
+    half = 1 << (int(type_[1:]) - 1)
+    return f"(({expression}) + {half} & {2 * half - 1}) - {half}"
 
 
 def _quotient(a: int, b: int) -> int:

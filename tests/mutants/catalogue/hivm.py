@@ -257,6 +257,18 @@ MUTANTS = (
         killed_by="test_a_loop_hands_on_what_it_carried",
     ),
     scalar(
+        "an integer wraps at twice its width",
+        "half = 1 << (int(type_[1:]) - 1)",
+        "half = 1 << (2 * int(type_[1:]) - 1)",
+        killed_by="test_integers_wrap_at_their_width[128]",
+    ),
+    scalar(
+        "a short integer does not wrap",
+        'if type_ not in ("i8", "i16", "i32"):',
+        'if type_ not in ("i8", "i32"):',
+        killed_by="test_integers_wrap_at_their_width[32768]",
+    ),
+    scalar(
         "a loop hands on one value after the other",
         "if {name for names in targets for name in names} & set(values):",
         "if False:",
