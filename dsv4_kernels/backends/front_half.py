@@ -52,7 +52,7 @@ class FrontHalfBackend(BaseBackend):
             return ascend.make_ttir(module, metadata, options)
 
         def ttadapter(module: Any, metadata: dict[str, Any]) -> str:
-            linalg = ascend.ttir_to_linalg(module, metadata, options, named_ops=True)
+            linalg = linalg_of(str(module), options)
             metadata.update(name=_kernel_name(linalg), shared=0)
             return linalg
 
@@ -90,6 +90,15 @@ class FrontHalfBackend(BaseBackend):
     @functools.cached_property
     def _ascend(self) -> ascend.AscendBackend:
         return ascend.AscendBackend(GPUTarget("npu", self.ascend_part(), 0))
+
+
+@functools.lru_cache(maxsize=64)
+def linalg_of(ttir: str, options: Any) -> str:
+    """What the front half makes of Triton IR; of the last 64 kernels it is known already: a chunk
+    is compiled for one part after the other, and what is executed is compiled for the CPU too."""
+    dumped_as = hashlib.sha256(ttir.encode()).hexdigest()  # where Triton is told to dump
+    metadata = vars(options) | {"hash": dumped_as}
+    return ascend.ttir_to_linalg(ttir, metadata, options, named_ops=True)
 
 
 @functools.cache

@@ -28,7 +28,7 @@ import triton.language as tl
 from on_cpu import compilation_error, launch
 
 from dsv4_kernels import device as devices
-from dsv4_kernels.backends import linalg
+from dsv4_kernels.backends import front_half, linalg
 from dsv4_kernels.backends.linalg import lowering
 
 pytestmark = on_cpu.only
@@ -36,8 +36,9 @@ pytestmark = on_cpu.only
 
 @pytest.fixture
 def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache directory that nothing was compiled into yet."""
+    """A cache directory that nothing was compiled into yet, and a front half that knows nothing."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    front_half.linalg_of.cache_clear()
     return tmp_path
 
 
@@ -495,8 +496,6 @@ def test_an_error_of_gcc_says_where(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_an_error_in_the_linalg_says_where(
     linalg: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dsv4_kernels.backends import front_half
-
     monkeypatch.setattr(front_half.ascend, "ttir_to_linalg", lambda *_, **__: linalg)
     with pytest.raises(compilation_error(), match=message):
         launch(_wrong_linalg_kernel, (1,), torch.zeros(1))
@@ -504,8 +503,6 @@ def test_an_error_in_the_linalg_says_where(
 
 @pytest.mark.usefixtures("empty_cache")
 def test_an_error_of_the_front_half_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dsv4_kernels.backends import front_half
-
     def fail(*_: Any, **__: Any) -> None:
         raise subprocess.CalledProcessError(1, "triton-adapter-opt", stderr=b"no such dialect\n")
 

@@ -8,6 +8,7 @@ import torch
 
 from dsv4_kernels import segments
 from dsv4_kernels.__main__ import main
+from dsv4_kernels.backends import front_half
 from dsv4_kernels.device import route
 from dsv4_kernels.device.npu import MEMORY
 from dsv4_kernels.dims import PRESETS
@@ -222,6 +223,25 @@ def test_parts_have_the_cores_and_memories_that_the_compiler_knows(part):
     assert (target.cube_programs, target.vector_programs) == (plan.cube_cores, plan.vector_cores)
     (room,) = [memory for prefix, memory in MEMORY.items() if part.startswith(prefix)]
     assert plan.limits == {"UB": room.ub, "L1": room.l1, "L0C": room.l0c}
+
+
+def test_what_all_parts_have_in_common_is_compiled_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    make, made = front_half.ascend.ttir_to_linalg, []
+
+    def told(*args, **options):
+        made.append(make(*args, **options))
+        return made[-1]
+
+    monkeypatch.setattr(front_half.ascend, "ttir_to_linalg", told)
+    front_half.linalg_of.cache_clear()
+    for part in PARTS_HELD:
+        driver = compiler.driver(part)
+        driver.launches.clear()
+        with route("meta", part_target(part), driver):
+            group_quant(torch.empty(1, 1, 104, device="meta"))  # as nobody asked for before
+        assert driver.launches[0].stages["ttadapter"] == made[0]
+    assert len(made) == 1
 
 
 def test_a_k_tile_facts(generator, device):

@@ -113,6 +113,13 @@ MUTANTS = (
         killed_by="test_it_is_for_its_own_target_alone",
     ),
     front_half(
+        "every part has a front half of its own",
+        "@functools.lru_cache(maxsize=64)",
+        "@functools.lru_cache(maxsize=0)",
+        killed_by="tests/gates/test_ascend_gate.py::"
+        "test_what_all_parts_have_in_common_is_compiled_once",
+    ),
+    front_half(
         "a function's line is looked up for every kernel",
         "functools.cache(code_generator.get_jit_fn_file_line)",
         "code_generator.get_jit_fn_file_line",
