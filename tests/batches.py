@@ -15,6 +15,10 @@ ORACLE_ERROR = 0.02
 # Of tokens in other blocks of columns: a code in 127 moves by one where rounding meets a tie.
 SHARING_ERROR = 0.01
 
+# Of a row, of powers of two, and of none, of both pools and of each: a page size is compiled in, so
+# tests that could have any have these.
+PAGES = ((1, 1), (32, 32), (16, 8), (12, 5))
+
 EXTREMES = (INT32_MIN, INT32_MIN + 1, -1, 0, 1, 5, 2**24, INT32_MAX - 1, INT32_MAX)
 
 
@@ -93,10 +97,10 @@ def healed(batch):
     return dataclasses.replace(batch, **floats)
 
 
-def drawn_batch(generator, step=1):
+def drawn_batch(generator, step=1, pages=PAGES):
     """As servers make them: requests, layers, pages, lists, drafts, and a capacity.
 
-    step: elements that pages are a multiple of apart.
+    step: elements that pages are a multiple of apart. pages: their sizes are one of these.
     """
 
     def integer(low, high):
@@ -111,7 +115,7 @@ def drawn_batch(generator, step=1):
         SMALL, requests, ratio=(0, 4, 128, 3)[integer(0, 4)] if requests else 4,
         listed=None if integer(0, 2) else False, drafts=(None, None, 40)[integer(0, 3)],
         capacity=live + integer(0, 4),
-        page_sizes=((1, 1), (32, 32), (64, 5), (128, 2))[integer(0, 4)],
+        page_sizes=pages[integer(0, len(pages))],
         gap=(0, 1, 5, 8, SMALL.head_dim, 3 * SMALL.head_dim - 1)[integer(0, 6)] * step,
         seed=integer(0, 2**20),
     )  # fmt: skip

@@ -37,8 +37,9 @@ forms = pytest.mark.parametrize("attention", FORMS)
 sharers = pytest.mark.parametrize("X", [2, 4, 8])
 
 
-def mixed(ratio, seed, **options):
-    return make_batch(SMALL, MIXED, ratio=ratio, listed=False, seed=seed, **options)
+def mixed(ratio, seed, page_sizes=(12, 5), **options):
+    options |= dict(ratio=ratio, listed=False, page_sizes=page_sizes, seed=seed)
+    return make_batch(SMALL, MIXED, **options)
 
 
 @forms
@@ -47,7 +48,7 @@ def mixed(ratio, seed, **options):
 def test_kinds_of_layers(ratio, X, attention, seed, device):
     """The bytes of the raw entry, whose rows the contract's words name: fewer than 128 columns are
     one block for it too, and their order is theirs."""
-    batch = mixed(ratio, seed, capacity=LIVE + 3, page_sizes=(16, 5), gap=8)
+    batch = mixed(ratio, seed, capacity=LIVE + 3, gap=8)
     shared = run(batch, device, attention=attention, sharers=X)
     alone = check(batch, device, attention=attention)
     near(shared, alone)
@@ -59,7 +60,7 @@ def test_kinds_of_layers(ratio, X, attention, seed, device):
 @sharers
 def test_segments_against_their_references(X, attention, seed, device):
     """Tiles, rows and biases to the byte, over three waves that cut requests."""
-    batch = on(device, mixed(3, seed, capacity=LIVE + 3, page_sizes=(16, 5), gap=8))
+    batch = on(device, mixed(3, seed, capacity=LIVE + 3, gap=8))
     own = {"tile_map": TILE_MAP, "shared_requests": SHARED_REQUESTS}
     seen = []
 
@@ -94,7 +95,7 @@ def test_alone_packed_chunked_and_step_by_step(window, X, attention, seed, devic
     """Of more columns than a block, in which tiles cut at other tokens would begin elsewhere."""
     dims, options = dataclasses.replace(SMALL, window=window), dict(attention=attention, sharers=X)
     length, last = 301, 22
-    make = dict(ratio=3, listed=False, page_sizes=(16, 4), seed=seed)
+    make = dict(ratio=3, listed=False, page_sizes=(12, 5), seed=seed)
     whole = (Request(length, last, key=9),)
     want = run(make_batch(dims, whole, **make), device, **options)
     other = (Request(33, 5, key=3), Request(8, 2, key=4))
@@ -181,7 +182,7 @@ def test_nan_stays_in_its_request(attention, seed, device):
 def test_integers_of_any_bits(attention, generator, device):
     """The result is that of tokens by themselves, whatever the starts and lengths are."""
     for seed in range(6):
-        batch = mixed(3, seed, page_sizes=(16, 5), gap=8)
+        batch = mixed(3, seed, gap=8)
         wild = healed(hostile(batch, generator))
         got = run(wild, device, attention=attention, sharers=4, wave_tokens=16)
         near(got, run(wild, device, attention=attention))
