@@ -70,16 +70,17 @@ class View(NamedTuple):
 
     def extent(self) -> tuple[int, int]:
         """[first, last) byte that it spans; (0, 0) for an empty one."""
-        if self.elements == 0:
+        span = _span(self.shape, self.strides)
+        if span == 0:
             return 0, 0
-        last = sum((n - 1) * stride for n, stride in zip(self.shape, self.strides, strict=True))
-        return self.offset // 8, -(-(self.offset + (last + 1) * self.bits) // 8)
+        return self.offset // 8, -(-(self.offset + span * self.bits) // 8)
 
-    def require_inside(self) -> None:
-        """Raise OutOfBounds for a view that leaves its memory."""
+    def require_inside(self) -> tuple[int, int]:
+        """Its extent. OutOfBounds for a view that leaves its memory."""
         first, last = self.extent()
         if first < 0 or last > len(self.space.data):
             raise OutOfBounds(f"bytes {first}..{last} of {len(self.space.data)}")
+        return first, last
 
     def overlaps(self, other: View) -> bool:
         """Whether the spans of both share a byte."""
@@ -177,9 +178,8 @@ class View(NamedTuple):
 
     def on(self, shadow: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         """What `shadow`, with an entry per byte of the memory, has for the view's bytes."""
-        self.require_inside()
-        first, last = self.extent()
-        runs = self._runs()
+        first, last = self.require_inside()
+        runs = _runs(self.shape, self.strides, self.type)
         if len(runs) == 1:
             return shadow[first:last]
         size = shadow.itemsize
@@ -187,24 +187,6 @@ class View(NamedTuple):
         return np.ndarray(
             shape, shadow.dtype, shadow, first * size, tuple(step * size for _, step in runs)
         )
-
-    def _runs(self) -> list[tuple[int, int]]:
-        """(how many, bytes apart), the last of them a run of neighbouring bytes; axes that repeat
-        the same elements are left out."""
-        axes = [
-            (n, stride)
-            for n, stride in zip(self.shape, self.strides, strict=True)
-            if n > 1 and stride != 0
-        ]
-        if self.type == "i1":
-            n = axes.pop()[0] if axes and axes[-1][1] == 1 else 1
-            runs = [(n, stride // 8) for n, stride in axes] + [(-(-n // 8), 1)]
-        else:
-            size = self.bits // 8
-            runs = [(n, stride * size) for n, stride in axes] + [(size, 1)]
-        while len(runs) > 1 and runs[-2][1] == runs[-1][0]:
-            runs[-2:] = [(runs[-2][0] * runs[-1][0], 1)]
-        return runs
 
     def _packed(self) -> np.ndarray[Any, Any]:
         """The bytes of packed booleans, a row of them per row; ValueError where a row does not
@@ -225,7 +207,37 @@ def dense(space: Space, offset: int, shape: Sequence[int], type: str) -> View:
     return View(space, offset * 8, shape, _row_major(shape), type)
 
 
-@functools.lru_cache(maxsize=4096)  # a loop collapses views of few shapes over and over
+# Loops make views of few shapes over and over.
+_few_shapes = functools.lru_cache(maxsize=4096)
+
+
+@_few_shapes
+def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Elements from the first to the last, both counted; 0 where there are none."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+
+
+@_few_shapes
+def _runs(
+    shape: tuple[int, ...], strides: tuple[int, ...], type: str
+) -> tuple[tuple[int, int], ...]:
+    """(how many, bytes apart), the last of them a run of neighbouring bytes; axes that repeat
+    the same elements are left out."""
+    axes = [(n, stride) for n, stride in zip(shape, strides, strict=True) if n > 1 and stride != 0]
+    if type == "i1":
+        n = axes.pop()[0] if axes and axes[-1][1] == 1 else 1
+        runs = [(n, stride // 8) for n, stride in axes] + [(-(-n // 8), 1)]
+    else:
+        size = ELEMENT_BITS[type] // 8
+        runs = [(n, stride * size) for n, stride in axes] + [(size, 1)]
+    while len(runs) > 1 and runs[-2][1] == runs[-1][0]:
+        runs[-2:] = [(runs[-2][0] * runs[-1][0], 1)]
+    return tuple(runs)
+
+
+@_few_shapes
 def _collapsed(
     shape: tuple[int, ...], strides: tuple[int, ...], groups: tuple[tuple[int, ...], ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
