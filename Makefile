@@ -12,8 +12,10 @@ HOPPER_PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.10 py
 	&& { command -v $$p; break; }; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check -q
-# pip compiles to bytecode on one core; what it installs is compiled on all of them afterwards.
+# pip compiles to bytecode on one core, as its last step: torch is compiled beside the second install,
+# the rest on all cores. A few files of torch's are of a newer Python and fail.
 PIP_INSTALL := $(PIP) install --no-compile -c .ci/constraints.txt
+BYTECODE := $(BIN)/python -m compileall -qq .venv/lib
 INSTALLED := .venv/.installed
 
 # Upstream Triton owns the same folder as triton-ascend: an environment of its own.
@@ -112,13 +114,12 @@ $(INSTALLED): pyproject.toml .ci/constraints.txt
 	@echo "  1 of 3: torch"
 	@$(PIP_INSTALL) torch
 	@echo "  2 of 3: the compilers, the tools and the package"
-	@$(PIP_INSTALL) -e '.[$(EXTRAS),bench,dev]'
+	@$(BYTECODE) & $(PIP_INSTALL) -e '.[$(EXTRAS),bench,dev]' && wait
 	@# torch's CUDA builds bring upstream triton, which owns the same folder as triton-ascend.
 	@if $(PIP) show triton >/dev/null 2>&1; then $(PIP) uninstall -y triton && \
 		$(PIP_INSTALL) --force-reinstall --no-deps triton-ascend; fi
 	@echo "  3 of 3: bytecode"
-	@# A few files of torch's are of a newer Python.
-	@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+	@$(BYTECODE) -j 0 || true
 	@touch $@
 
 $(HOPPER_INSTALLED): pyproject.toml .ci/constraints.txt

@@ -24,9 +24,9 @@ def proj_b_dequant(
 
 def bound(inputs: Inputs, want: Outputs) -> dict[str, Bound]:
     """An exact sum, and one rounding."""
-    codes, wo_b = inputs["codes"].cpu().flatten(1).double(), inputs["wo_b"].cpu().double()
+    total = proj_b(inputs["codes"].cpu(), inputs["wo_b"].cpu()).double().sum(dim=0)
     row_scale, columns = (inputs[k].cpu().double() for k in ("row_scale", "wo_b_scale"))
-    exact = codes @ wo_b.T * row_scale[:, None] * columns
+    exact = total * row_scale[:, None] * columns
     error = 4 * U * exact.abs().nan_to_num(0.0, 0.0)
     alive = inputs["live_slots"].cpu()[:, None] > 0
     return {

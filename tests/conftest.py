@@ -30,6 +30,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[LAUNCHES] = 0
+    gc.disable()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -38,7 +39,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what was imported stays: no collection need look through it again
+    """What was imported stays: the collector of garbage need not look through it, now or later."""
+    gc.enable()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ def draw(name, generator, device):
         return torch.randn(*shape, generator=generator)
 
     def integers(*shape):
-        return torch.randint(-127, 128, shape, generator=generator).to(torch.int8)
+        return torch.randint(-127, 128, shape, generator=generator, dtype=torch.int8)
 
     inputs = {
         "proj_a": lambda: {

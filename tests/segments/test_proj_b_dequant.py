@@ -10,7 +10,7 @@ from dsv4_kernels.segments.proj_b_dequant import ProjBDequantTiles
 
 def draw(generator, device, N=5, G=2, R=40, D=72):
     def integers(low, *shape):
-        return torch.randint(low, 128, shape, generator=generator).to(torch.int8)
+        return torch.randint(low, 128, shape, generator=generator, dtype=torch.int8)
 
     inputs = {
         "codes": integers(-127, N, G, R),
