@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ import dsv4_kernels
 from dsv4_kernels import prefill_sparse_attn
 from dsv4_kernels.buffers import Buffers
 from dsv4_kernels.chains.prefill import ATTENTIONS, SCHEDULES
-from dsv4_kernels.inputs.prefill import PrefillInputs
+from dsv4_kernels.dims import PRESETS
+from dsv4_kernels.inputs.prefill import PrefillInputs, make_inputs
 from dsv4_kernels.launcher.graph import Node
 from dsv4_kernels.segments import SEGMENTS
 from poison import Poison, is_sentinel
@@ -26,6 +28,13 @@ FORMS: dict[str, dict[str, str]] = {
 }
 
 OUTPUTS = {name: segment.writes + segment.updates for name, segment in SEGMENTS.items()}
+
+
+@functools.cache
+def full_widths(preset: str, device: torch.device) -> PrefillInputs:
+    """Four tokens of a CSA layer, the same for all tests, which only read them: PRO's weights are
+    184 million random numbers."""
+    return make_inputs(PRESETS[preset], tokens=4, start=5000, device=device)
 
 
 def chain(inputs: PrefillInputs, **options: Any) -> torch.Tensor:

@@ -8,7 +8,7 @@ import torch
 
 import reference
 from adversary import SMALL, adversarial_inputs, healed
-from against import chain, check_hand_overs
+from against import chain, check_hand_overs, full_widths
 from dsv4_kernels import device as devices
 from dsv4_kernels.buffers import ARGUMENTS
 from dsv4_kernels.chains.attention import forms_on
@@ -62,9 +62,8 @@ def test_every_node_takes_what_others_made(schedule, attention):
 
 @every_other
 @pytest.mark.parametrize("preset", PRESETS)
-def test_full_widths(attention, preset, device, seed):
-    inputs = make_inputs(PRESETS[preset], tokens=3, start=5000, seed=seed, device=device)
-    check_hand_overs(inputs, attention=attention)
+def test_full_widths(attention, preset, device):
+    check_hand_overs(full_widths(preset, device), attention=attention)
 
 
 def test_the_forms_differ_by_rounding_alone(device, seed):
@@ -104,10 +103,9 @@ def test_dead_memory_of_nan_changes_no_byte(attention, generator, device, poison
 
 @every_other
 @pytest.mark.parametrize("preset", PRESETS)
-def test_they_are_as_near_to_the_exact_result_as_the_fused_form(attention, preset, device, seed):
+def test_they_are_as_near_to_the_exact_result_as_the_fused_form(attention, preset, device):
     """Attention's output by itself, where the forms differ, on the generator's inputs."""
-    dims = PRESETS[preset]
-    inputs = make_inputs(dims, tokens=4, start=5000, seed=seed, device=device)
+    inputs = full_widths(preset, device)
     exact, _ = attend(*inputs.to("cpu").args()[:12], window=inputs.window)
     errors = {}
     for form in ("fused", attention):

@@ -7,7 +7,7 @@ import torch
 
 import reference
 from adversary import INT32_MAX, INT32_MIN, SMALL, adversarial_inputs, healed, live_row
-from against import chain, check_hand_overs
+from against import chain, check_hand_overs, full_widths
 from dsv4_kernels import PrefillSparseAttn
 from dsv4_kernels.buffers import BUFFERS
 from dsv4_kernels.dims import PRESETS, Dims
@@ -43,15 +43,15 @@ def test_flash_size(layer, device, seed):
     check_chain(inputs, oracle=False)
 
 
-def test_pro_widths(device, seed):
-    inputs = make_inputs(PRESETS["PRO"], tokens=4, start=5000, seed=seed, device=device)
+def test_pro_widths(device):
+    inputs = full_widths("PRO", device)
     assert inputs.cmp_sparse_indices.shape[1] == 1152
     check_chain(inputs)
 
 
-def test_no_tolerance_is_twice_as_wide_as_it_must_be(device, seed):
+def test_no_tolerance_is_twice_as_wide_as_it_must_be(device):
     """At full widths: where codes are few, it is chance whether one flips."""
-    inputs = make_inputs(PRESETS["FLASH"], tokens=4, start=4000, seed=seed, device=device)
+    inputs = full_widths("FLASH", device)
     out, arguments = chain(inputs), inputs.to("cpu").args()
     for of, tolerance in (
         (reference.prefill_sparse_attn, CHAIN_REL_L2),

@@ -14,7 +14,7 @@ import torch
 
 import reference
 from adversary import SMALL, adversarial_inputs
-from against import chain, check_hand_overs
+from against import chain, check_hand_overs, full_widths
 from dsv4_kernels import ContractError, PrefillSparseAttn, SparseAttn, sparse_attn
 from dsv4_kernels.buffers import BUFFERS, WEIGHTS
 from dsv4_kernels.chains.prefill import SCHEDULES
@@ -77,8 +77,8 @@ def check_schedule(inputs: PrefillInputs, schedule: str, groups_per_launch: int)
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_schedule_at_full_widths(preset, device, seed):
-    inputs = make_inputs(PRESETS[preset], tokens=3, start=5000, seed=seed, device=device)
+def test_every_schedule_at_full_widths(preset, device):
+    inputs = full_widths(preset, device)
     for schedule in SCHEDULES:
         outs = [check_schedule(inputs, schedule, 4)]
         outs += [chain(inputs, schedule=schedule, groups_per_launch=n) for n in (1, 2, 8, 16)]
