@@ -19,9 +19,10 @@ from typing import Protocol
 
 TESTS = Path(__file__).resolve().parent
 
-# What a forked process finds imported: most of a start. Nothing that the tests are about.
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["torch", "pytest"])
+# A server forks these: they find imported what makes most of a start, and nothing of this tree. It
+# is the only one of its process: multiprocessing has one list of imports for all.
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["hypothesis", "numpy", "pytest", "rich", "torch", "triton"])
 
 Ended = subprocess.CompletedProcess[str]
 
@@ -61,14 +62,14 @@ class Interpreter:
 
 
 class Fork:
-    """Forked from a process that has imported torch and nothing of ours, at a tenth of the cost of
-    a new interpreter. It does not end as one: what is registered for its exit is not called."""
+    """Forked from a process that has imported torch and Triton, at a tenth of the cost of a new
+    interpreter. It does not end as one: what is registered for its exit is not called."""
 
     def __init__(self, file: str, call: str, **environment: str) -> None:
         self._said = tempfile.TemporaryDirectory()
         self._out, self._errors = (Path(self._said.name, name) for name in ("out", "errors"))
         own = (file, call, _environment() | environment, str(self._out), str(self._errors))
-        self._process = _FORKS.Process(target=_forked, args=own)
+        self._process = FORKS.Process(target=_forked, args=own)
         self._process.start()
 
     def end(self, seconds: float) -> Ended:

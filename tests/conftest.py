@@ -1,4 +1,8 @@
-"""Fixtures that every test shares: the device, a seed of its own, and poisoned memory."""
+"""Fixtures that every test shares: the device, a seed of its own, and poisoned memory.
+
+What takes long to import is imported where it is used: the process that hands tests to others reads
+this file too, and they wait for it.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-import torch
-
-from dsv4_kernels import device as devices
-from poison import Poison
 
 if TYPE_CHECKING:
+    import torch
+
+    from poison import Poison
     from stand_in import StandIn
 
 # The part whose final IR `--model` executes, and how many cube cores grids are made for: few, so
@@ -68,7 +71,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 @pytest.fixture(scope="session")
 def device() -> torch.device:
     """The best device present: what runs on an NPU or a GPU is what is tested there."""
-    return devices.best()
+    from dsv4_kernels import device
+
+    return device.best()
 
 
 @pytest.fixture
@@ -94,12 +99,16 @@ def seed(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture
 def generator(seed: int) -> torch.Generator:
+    import torch
+
     return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture
 def poison(device: torch.device) -> Iterator[Poison]:
     """Hands out outputs full of sentinels inside guard bands, and checks the bands at the end."""
+    from poison import Poison
+
     poison = Poison(device)
     yield poison
     poison.check_bands()

@@ -88,6 +88,7 @@ def one_rank(folder: str, rank: int, size: int, failing: int) -> None:
 
 def together(folder: Path, size: int, failing: int = -1) -> list[str]:
     """What each rank said."""
+    part(str(folder), 0, size)  # compiles what they launch, once for all
     ranks = [
         children.Fork(__file__, f"one_rank({str(folder)!r}, {rank}, {size}, {failing})")
         for rank in range(size)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import shutil
 import signal
@@ -18,16 +17,13 @@ from typing import Literal
 
 import pytest
 
+from children import FORKS
 from mutants import witness
 from mutants.mutant import Mutant
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TREE = ("bench", "dsv4_kernels", "reference", "tests", "pyproject.toml", "README.md", "LICENSE")
 SECONDS = 300  # for one call of pytest; the slowest takes a minute where nothing is wrong
-
-# Two seconds of a trial were these imports: a server has them, and forks a process for each.
-_SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["hypothesis", "numpy", "pytest", "rich", "torch", "triton"])
 
 # Who else might notice, asked only where the named test does not: whole chains.
 OTHERS = ("tests/chains/test_chain.py", "tests/laws/test_guard_pages.py")
@@ -120,7 +116,7 @@ def first_failure(tree: Path, scratch: Path, tests: Sequence[str]) -> Failure | 
         "TRITON_CACHE_DIR": str(scratch / "triton"),
         witness.PATH: str(report),
     }
-    process = _SERVER.Process(
+    process = FORKS.Process(
         target=_pytest, args=(tree, own, output, [*options, *dict.fromkeys(tests)])
     )
     process.start()
