@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import os
 import re
@@ -51,10 +52,15 @@ def files_of(room: str) -> list[Path]:
     return sorted(folder.rglob("*.py")) if folder.is_dir() else [PACKAGE / f"{room}.py"]
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+@functools.cache
 def imported(path: Path, *, everywhere: bool) -> set[str]:
     """Modules that a file imports; also within functions and for types only, if `everywhere`."""
-    tree = ast.parse(path.read_text())
-    nodes = ast.walk(tree) if everywhere else iter(tree.body)
+    nodes = ast.walk(tree_of(path)) if everywhere else tree_of(path).body
     names: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -216,10 +222,12 @@ def test_no_segment_is_known_by_name_outside_of_its_files(name):
     for path in PACKAGE.rglob("*.py"):
         if path in allowed:
             continue
-        strings = [
-            n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)
-        ]
-        assert name not in strings, path
+        assert name not in constants(path), path
+
+
+@functools.cache
+def constants(path: Path) -> list[object]:
+    return [node.value for node in ast.walk(tree_of(path)) if isinstance(node, ast.Constant)]
 
 
 # -- buffers

@@ -1,9 +1,11 @@
 """``--model`` sends launches to the model of the cores, and fails a test for what that finds."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+from children import Fork
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,18 +27,18 @@ def test_short_rows(monkeypatch):
 """
 
 
+def tested(file, *options):
+    """In a process of its own."""
+    own = ["-p", "conftest", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
+    own += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # of what the server imported
+    sys.exit(pytest.main([*own, file, *options]))
+
+
 def run(folder, *options):
     file = folder / "test_launches.py"
     file.write_text(FILE)
-    plugin = ["-p", "conftest", "-p", "no:cacheprovider", "-c", str(ROOT / "pyproject.toml")]
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *plugin, str(file), *options],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    call = f"tested{(str(file), *options)}"
+    return Fork(__file__, call).end(seconds=300)
 
 
 def test_a_finding_of_the_model_is_an_error_of_the_test(tmp_path):
