@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch._dynamo.testing import CompileCounterWithBackend
 from torch.library import opcheck
 
 from adversary import SMALL
@@ -169,6 +168,8 @@ def other_lengths(op):
 
 @pytest.mark.parametrize("op", ["sparse_attn", "sparse_attn_heads"])
 def test_a_compiled_call_serves_other_lengths_in_place(op):
+    from torch._dynamo.testing import CompileCounterWithBackend
+
     torch._dynamo.reset()
     held, options, (first, second), rewrite = other_lengths(op)
     counter = CompileCounterWithBackend("aot_eager")
